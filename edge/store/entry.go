@@ -1,0 +1,131 @@
+package store
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Object is one stored response. It is immutable once published, but for two
+// marks: that it is being refreshed, and that it is invalid.
+type Object[M any] struct {
+	// Key is the full key that the object answers.
+	Key string
+	// Meta is what the edge keeps beside the body.
+	Meta M
+	// Body is the content; it may still grow while a fill is under way.
+	Body *Body
+	// Selector is the normal form of the request fields that chose this
+	// variant, "" when the response has no Vary.
+	Selector string
+	// Recent orders matching variants: the larger counts (RFC 9111, 4.1).
+	Recent int64
+	// Overhead is what Meta takes, in bytes.
+	Overhead int64
+	// Epoch is the purge epoch when the request to the origin began.
+	Epoch uint64
+
+	// renewing is when a background refresh may next begin, in Unix
+	// nanoseconds; math.MaxInt64 while one runs.
+	renewing atomic.Int64
+	// invalid is set when the object must be validated before any use.
+	invalid atomic.Bool
+}
+
+// Invalidate marks the object: it must be validated before any further use.
+func (o *Object[M]) Invalidate() { o.invalid.Store(true) }
+
+// entryOverhead is the memory of an object that Overhead, key and body leave
+// out: object, slot, entry, table node, the policy's own records.
+const entryOverhead = 768
+
+func (o *Object[M]) cost() int64 {
+	return entryOverhead + o.Overhead + 2*int64(len(o.Key)) + int64(len(o.Selector)) + o.Body.held()
+}
+
+// TryRenew reports whether the caller may refresh the object behind, and
+// holds that right until Renewed.
+func (o *Object[M]) TryRenew(now time.Time) bool {
+	at := o.renewing.Load()
+	return now.UnixNano() >= at && o.renewing.CompareAndSwap(at, int64(^uint64(0)>>1))
+}
+
+// Renewed gives the right back; the next refresh may begin at next.
+func (o *Object[M]) Renewed(next time.Time) { o.renewing.Store(next.UnixNano()) }
+
+// slot is the place of one variant, whose object refreshes swap. It is what
+// the keeper keeps or evicts.
+type slot[M any] struct {
+	resident
+	entry  *entry[M]
+	object atomic.Pointer[Object[M]]
+}
+
+// entry is all that is known of one key: its variants, the fills under way,
+// and the mark that responses to it could not be shared.
+//
+// Lock order: entry.mu, then a shard's mu. The keeper calls back without its
+// locks, and no lock is held while calling the keeper's add, resize or
+// reserve, which may evict from any entry.
+type entry[M any] struct {
+	key  string
+	hash Hash
+
+	// slots are the variants, the most recent first; never nil pointers.
+	slots atomic.Pointer[[]*slot[M]]
+	// alone is until when requests do not wait for one another, in Unix
+	// nanoseconds (hit-for-miss).
+	alone atomic.Int64
+	// marked is the keeper's handle on an entry that holds only a mark.
+	marked atomic.Pointer[slot[M]]
+
+	mu         sync.Mutex
+	fills      []*Fill[M] // those that may be joined
+	claims     int        // rights to publish that are outstanding
+	generation uint64     // counts invalidations
+	names      []string   // the Vary names learned last
+	dead       bool       // taken out of the table; start over
+}
+
+func (e *entry[M]) variants() []*slot[M] {
+	if p := e.slots.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// setSlotsLocked publishes the variants, the most recent first.
+func (e *entry[M]) setSlotsLocked(slots []*slot[M]) {
+	slices.SortStableFunc(slots, func(a, b *slot[M]) int {
+		return compareRecent(a.object.Load(), b.object.Load())
+	})
+	e.slots.Store(&slots)
+}
+
+func compareRecent[M any](a, b *Object[M]) int {
+	switch {
+	case a.Recent > b.Recent:
+		return -1
+	case a.Recent < b.Recent:
+		return 1
+	}
+	return 0
+}
+
+// dropSlotLocked removes one variant and reports whether it was there.
+func (e *entry[M]) dropSlotLocked(s *slot[M]) bool {
+	old := e.variants()
+	i := slices.Index(old, s)
+	if i < 0 {
+		return false
+	}
+	rest := slices.Delete(slices.Clone(old), i, i+1)
+	e.slots.Store(&rest)
+	return true
+}
+
+// idleLocked reports whether nothing is left that needs the entry.
+func (e *entry[M]) idleLocked() bool {
+	return len(e.variants()) == 0 && len(e.fills) == 0 && e.claims == 0 && e.marked.Load() == nil
+}
