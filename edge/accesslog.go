@@ -1,0 +1,426 @@
+package edge
+
+import (
+	"bytes"
+	"io"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// LogFormat is how the access log writes a record.
+type LogFormat uint8
+
+// The formats: key=value pairs, or one JSON object a line.
+const (
+	LogText LogFormat = iota
+	LogJSON
+)
+
+// Record is what is known of one exchange when it ends. Its strings are only
+// borrowed during the call it is passed to; an empty one was not known.
+type Record struct {
+	Time               time.Time // when the request was read
+	ID                 string    // 16 hexadecimal digits
+	Site               string
+	Client             string // an IP address
+	Method             string
+	Scheme             string
+	Host               string
+	Target             string // as the client sent it
+	Proto              string // "HTTP/1.1", "HTTP/2.0"
+	Status             int
+	Bytes              int64 // of content sent to the client
+	Duration           time.Duration
+	FirstByte          time.Duration // from Time to the first byte sent
+	Outcome            Outcome
+	Detail             string // of Cache-Status
+	Origin             string
+	OriginTime         time.Duration
+	TLS                string
+	Referer, UserAgent string
+}
+
+// The bounds of what waits to be written: a writer that stalls may cost this
+// much memory and no more.
+const (
+	defaultLines = 8192
+	maxQueued    = 4 << 20  // bytes of lines waiting
+	lineBytes    = 512      // what a line's buffer starts with
+	keptBuffer   = 1 << 10  // a slot keeps a buffer of at most this size
+	batchBytes   = 64 << 10 // given to one Write, unless one line is longer
+)
+
+// AccessLog writes one line a request without ever making one wait. Lines go
+// into a bounded ring that a single goroutine drains; what does not fit, or
+// cannot be written, is counted and dropped.
+type AccessLog struct {
+	w      io.Writer
+	format LogFormat
+	slots  []logSlot // a power of two
+	mask   uint64
+
+	tail    atomic.Uint64 // next slot to claim
+	head    uint64        // next slot to drain; the drainer's
+	queued  atomic.Int64  // bytes in published slots
+	dropped atomic.Uint64
+	closed  atomic.Bool
+
+	asleep atomic.Bool   // the drainer waits on wake
+	wake   chan struct{} // capacity 1
+	once   sync.Once
+	done   chan struct{}
+	err    error // the last failed write; read after done
+}
+
+// logSlot is one place of the ring. seq tells whose turn it is: the ticket of
+// the producer that may fill it, that plus one when it may be drained.
+type logSlot struct {
+	seq  atomic.Uint64
+	line []byte
+}
+
+// NewAccessLog starts a log that writes to w in format. lines is how many may
+// wait to be written, rounded up to a power of two; 0 is 8192. Close ends it;
+// w is the caller's to close afterwards.
+func NewAccessLog(w io.Writer, format LogFormat, lines int) *AccessLog {
+	if lines <= 0 {
+		lines = defaultLines
+	}
+	size := 2 // with one slot, a full ring and a free one look alike
+	for size < lines {
+		size <<= 1
+	}
+	l := &AccessLog{
+		w: w, format: format,
+		slots: make([]logSlot, size), mask: uint64(size - 1),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	for i := range l.slots {
+		l.slots[i].seq.Store(uint64(i))
+	}
+	go l.drain()
+	return l
+}
+
+// Append queues r's line. It never blocks and allocates nothing once the ring's
+// buffers have grown; any number of goroutines may call it.
+func (l *AccessLog) Append(r *Record) {
+	slot, ticket := l.claim()
+	if slot == nil {
+		l.dropped.Add(1)
+		return
+	}
+	if l.queued.Load() < maxQueued {
+		if slot.line == nil {
+			slot.line = make([]byte, 0, lineBytes)
+		}
+		slot.line = appendRecord(slot.line[:0], r, l.format)
+		l.queued.Add(int64(len(slot.line)))
+	} else {
+		slot.line = slot.line[:0]
+		l.dropped.Add(1)
+	}
+	slot.seq.Store(ticket + 1)
+	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
+		l.wake <- struct{}{} // has room: only who clears asleep sends
+	}
+}
+
+// claim takes the next free slot, or none when the ring is full or closed.
+func (l *AccessLog) claim() (*logSlot, uint64) {
+	for !l.closed.Load() {
+		ticket := l.tail.Load()
+		slot := &l.slots[ticket&l.mask]
+		seq := slot.seq.Load()
+		if seq < ticket {
+			return nil, 0 // not drained since the ring last came round
+		}
+		if seq == ticket && l.tail.CompareAndSwap(ticket, ticket+1) {
+			return slot, ticket
+		}
+	}
+	return nil, 0
+}
+
+// Dropped is how many records did not reach the writer.
+func (l *AccessLog) Dropped() uint64 { return l.dropped.Load() }
+
+// Close writes what is queued, waits for it, and returns the error of the last
+// write that failed. Records appended from then on are counted as dropped.
+func (l *AccessLog) Close() error {
+	l.once.Do(func() {
+		l.closed.Store(true)
+		if l.asleep.CompareAndSwap(true, false) {
+			l.wake <- struct{}{}
+		}
+	})
+	<-l.done
+	return l.err
+}
+
+// drain writes batches of lines until the log is closed and empty.
+func (l *AccessLog) drain() {
+	defer close(l.done)
+	batch := make([]byte, 0, batchBytes)
+	for {
+		closing := l.closed.Load() // before the look, so that nothing queued earlier is missed
+		from := l.head
+		batch = l.gather(batch[:0])
+		l.write(batch)
+		switch {
+		case l.head != from:
+		case !closing:
+			l.sleep()
+		case l.head == l.tail.Load():
+			return
+		default:
+			runtime.Gosched() // a slot is claimed and its line being made
+		}
+	}
+}
+
+// gather moves published lines into batch until that is full.
+func (l *AccessLog) gather(batch []byte) []byte {
+	for len(batch) < batchBytes {
+		slot := &l.slots[l.head&l.mask]
+		if slot.seq.Load() != l.head+1 {
+			break
+		}
+		batch = append(batch, slot.line...)
+		l.queued.Add(-int64(len(slot.line)))
+		if cap(slot.line) > keptBuffer {
+			slot.line = nil
+		}
+		slot.seq.Store(l.head + uint64(len(l.slots)))
+		l.head++
+	}
+	return batch
+}
+
+func (l *AccessLog) write(batch []byte) {
+	if len(batch) == 0 {
+		return
+	}
+	if _, err := l.w.Write(batch); err != nil {
+		l.err = err
+		l.dropped.Add(uint64(bytes.Count(batch, []byte{'\n'})))
+	}
+}
+
+// sleep waits for the next line. It says so first and then looks once more:
+// who publishes after that look sees asleep set and wakes it.
+func (l *AccessLog) sleep() {
+	l.asleep.Store(true)
+	if l.slots[l.head&l.mask].seq.Load() == l.head+1 || l.closed.Load() {
+		if l.asleep.CompareAndSwap(true, false) {
+			return
+		}
+	}
+	<-l.wake
+}
+
+// The longest value written of each kind, in bytes before escaping. Clients
+// choose the values, so the line's length must not be theirs to choose.
+const (
+	maxTarget = 2048
+	maxAgent  = 512
+	maxValue  = 256
+)
+
+// appendRecord appends r as one line, with its line feed.
+func appendRecord(b []byte, r *Record, format LogFormat) []byte {
+	e := encoder{b: b, json: format == LogJSON}
+	e.begin()
+	e.time("time", r.Time)
+	e.text("id", r.ID, maxValue)
+	e.text("site", r.Site, maxValue)
+	e.text("client", r.Client, maxValue)
+	e.text("method", r.Method, maxValue)
+	e.url("url", r.Scheme, r.Host, r.Target)
+	e.text("protocol", r.Proto, maxValue)
+	e.int("status", int64(r.Status))
+	e.int("bytes", r.Bytes)
+	e.seconds("duration", r.Duration)
+	e.seconds("first_byte", r.FirstByte)
+	e.text("outcome", r.Outcome.String(), maxValue)
+	e.text("detail", r.Detail, maxValue)
+	if r.Origin != "" {
+		e.text("origin", r.Origin, maxValue)
+		e.seconds("origin_duration", r.OriginTime)
+	}
+	e.text("tls", r.TLS, maxValue)
+	e.text("referer", r.Referer, maxAgent)
+	e.text("user_agent", r.UserAgent, maxAgent)
+	e.end()
+	return e.b
+}
+
+// encoder appends fields in either format. Names are ours and need no
+// escaping; empty strings are left out.
+type encoder struct {
+	b    []byte
+	json bool
+	some bool
+}
+
+func (e *encoder) begin() {
+	if e.json {
+		e.b = append(e.b, '{')
+	}
+}
+
+func (e *encoder) end() {
+	if e.json {
+		e.b = append(e.b, '}')
+	}
+	e.b = append(e.b, '\n')
+}
+
+func (e *encoder) name(name string) {
+	if e.json {
+		if e.some {
+			e.b = append(e.b, ',')
+		}
+		e.b = append(append(append(e.b, '"'), name...), '"', ':')
+	} else {
+		if e.some {
+			e.b = append(e.b, ' ')
+		}
+		e.b = append(append(e.b, name...), '=')
+	}
+	e.some = true
+}
+
+func (e *encoder) time(name string, t time.Time) {
+	e.name(name)
+	if e.json {
+		e.b = append(e.b, '"')
+	}
+	// By hand, since AppendFormat interprets its layout for every line.
+	t = t.UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	e.digits(year, 4, '-')
+	e.digits(int(month), 2, '-')
+	e.digits(day, 2, 'T')
+	e.digits(hour, 2, ':')
+	e.digits(minute, 2, ':')
+	e.digits(second, 2, '.')
+	e.digits(t.Nanosecond()/1e6, 3, 'Z')
+	if e.json {
+		e.b = append(e.b, '"')
+	}
+}
+
+func (e *encoder) int(name string, v int64) {
+	e.name(name)
+	e.b = strconv.AppendInt(e.b, v, 10)
+}
+
+// seconds writes d as seconds with six decimals; a negative one is 0.
+func (e *encoder) seconds(name string, d time.Duration) {
+	e.name(name)
+	micros := max(d.Microseconds(), 0)
+	e.b = strconv.AppendInt(e.b, micros/1e6, 10)
+	e.b = append(e.b, '.')
+	e.digits(int(micros%1e6), 6, 0)
+}
+
+// digits writes v, not negative, as its last n digits, then after unless 0.
+func (e *encoder) digits(v, n int, after byte) {
+	var d [8]byte
+	for i := n - 1; i >= 0; i-- {
+		d[i] = byte('0' + v%10)
+		v /= 10
+	}
+	e.b = append(e.b, d[:n]...)
+	if after != 0 {
+		e.b = append(e.b, after)
+	}
+}
+
+func (e *encoder) text(name, v string, limit int) {
+	if v == "" {
+		return
+	}
+	e.name(name)
+	if !e.json && plain(v) && len(v) <= limit {
+		e.b = append(e.b, v...)
+		return
+	}
+	e.b = append(e.b, '"')
+	e.escape(v, limit)
+	e.b = append(e.b, '"')
+}
+
+// url writes scheme, host and target as one quoted value.
+func (e *encoder) url(name, scheme, host, target string) {
+	e.name(name)
+	e.b = append(e.b, '"')
+	if host != "" {
+		e.escape(scheme, maxValue)
+		e.b = append(e.b, "://"...)
+		e.escape(host, maxValue)
+	}
+	e.escape(target, maxTarget)
+	e.b = append(e.b, '"')
+}
+
+// plain reports whether v can stand in a text line as it is: no white space,
+// quote, backslash or equals sign, nothing that a terminal would obey.
+func plain(v string) bool {
+	for i := range len(v) {
+		if c := v[i]; !asIs(c) || c == ' ' || c == '=' {
+			return false
+		}
+	}
+	return true
+}
+
+// asIs reports whether c can stand between quotes in either format.
+func asIs(c byte) bool { return c >= ' ' && c < 0x7f && c != '"' && c != '\\' }
+
+// escape appends at most limit bytes of v, then "..." if there were more. In
+// text, everything but printable ASCII is written \xNN, so that a line stays a
+// line and a terminal shows it. In JSON, valid UTF-8 stays, controls (C1 and
+// line separators too) are \uNNNN, and a byte that is no UTF-8 is \ufffd.
+func (e *encoder) escape(v string, limit int) {
+	const hex = "0123456789abcdef"
+	cut := len(v) > limit
+	if cut {
+		v = v[:limit]
+	}
+	for i := 0; i < len(v); {
+		from := i
+		for i < len(v) && asIs(v[i]) {
+			i++
+		}
+		e.b = append(e.b, v[from:i]...)
+		if i == len(v) {
+			break
+		}
+		switch c := v[i]; {
+		case c == '"' || c == '\\':
+			e.b = append(e.b, '\\', c)
+			i++
+		case !e.json:
+			e.b = append(e.b, '\\', 'x', hex[c>>4], hex[c&15])
+			i++
+		default:
+			r, n := utf8.DecodeRuneInString(v[i:])
+			if r >= 0xa0 && r != utf8.RuneError && r != 0x2028 && r != 0x2029 {
+				e.b = append(e.b, v[i:i+n]...)
+			} else {
+				e.b = append(e.b, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+			}
+			i += n
+		}
+	}
+	if cut {
+		e.b = append(e.b, "..."...)
+	}
+}

@@ -1,0 +1,98 @@
+// Package edge answers requests: from the store where it may, from the origin
+// where it must. ServeHTTP is one request's whole walk; each step has a file.
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// Handler answers for the sites of one configuration.
+type Handler struct {
+	Config
+	sites sites
+	pool  sync.Pool // of *exchange
+
+	ctx    context.Context // ends upgrades and refreshes when the handler closes
+	cancel context.CancelFunc
+	behind atomic.Int64 // refreshes under way
+	// equivalents is set once a response had No-Vary-Search.
+	equivalents atomic.Bool
+	wait        sync.WaitGroup
+}
+
+// New returns a handler, to be closed. The error names every fault of the
+// configuration.
+func New(c Config) (*Handler, error) {
+	if c.Node == "" {
+		c.Node = "seawall"
+	}
+	if c.Stats == nil {
+		c.Stats = NewStats()
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	var faults []error
+	if c.Store == nil {
+		faults = append(faults, errors.New("edge: no store"))
+	}
+	if !httpguts.ValidHeaderFieldName(c.Node) {
+		faults = append(faults, fmt.Errorf("edge: node %q (hint: letters, digits, dots and dashes)", c.Node))
+	}
+	if len(c.Sites) == 0 {
+		faults = append(faults, errors.New("edge: no site"))
+	}
+	h := &Handler{Config: c}
+	var list []*site
+	for _, s := range c.Sites {
+		made, err := newSite(s, c.Stats)
+		faults = append(faults, err)
+		list = append(list, made)
+	}
+	var err error
+	h.sites, err = newSites(list)
+	if err := errors.Join(append(faults, err)...); err != nil {
+		return nil, err
+	}
+	h.pool.New = func() any { return &exchange{h: h} }
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	return h, nil
+}
+
+// Close ends the upgraded connections and the refreshes that this handler
+// began, and waits for them. Requests must have ended before.
+func (h *Handler) Close() {
+	h.cancel()
+	h.wait.Wait()
+}
+
+// ServeHTTP answers one request: the whole walk.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := h.begin(w, r)
+	defer x.end()
+	if !x.admit() {
+		return
+	}
+	switch x.lookup() {
+	case Hit:
+		x.serveHit()
+	case Stale:
+		x.renewBehind()
+		x.serveHit()
+	case Expired, Miss:
+		x.fetch()
+	case Local:
+		x.refuse(http.StatusGatewayTimeout, detailOnlyIfCached)
+	default:
+		x.pass(nil)
+	}
+}

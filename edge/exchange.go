@@ -1,0 +1,279 @@
+package edge
+
+import (
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"seawall/edge/rfc9111"
+	"seawall/edge/store"
+)
+
+// exchange is one request and its answer. Its goroutine owns it; it is used
+// again for another request after end.
+type exchange struct {
+	h *Handler
+	w http.ResponseWriter
+	r *http.Request
+	ask
+	site   *site
+	policy *policy
+	now    time.Time // when the request was read
+	asked  time.Time // when the origin was, by pass
+
+	key  []byte
+	hash store.Hash
+
+	// What lookup found.
+	object *Object
+	terms  rfc9111.Terms // the object's, as a soft purge changes them
+
+	outcome    Outcome
+	status     cacheStatus
+	fwdKnown   int // the origin's status, 0 without one
+	sent       int // the status sent, 0 while none was
+	bytes      int64
+	firstByte  time.Duration
+	originTime time.Duration
+	content    *clientBody // what goes to the origin of the client's, if any
+}
+
+// ask is what a look-up needs of a request, and what its fill needs after the
+// client has left.
+type ask struct {
+	method     string
+	scheme     string
+	host       string // normalised
+	path       string // normalised
+	query      string // what counts of it, with its "?"
+	header     http.Header
+	parts      string // the policy's key parts
+	authorized bool
+	directives rfc9111.Directives
+
+	// What Accepts saw of the objects that it refused.
+	sameParts bool // one had the same key parts
+	barred    bool // one was refused only because the request has Authorization
+}
+
+// Accepts reports whether o is a variant for the request (RFC 9111, 4.1 and
+// 3.5).
+func (a *ask) Accepts(o *Object) bool {
+	m := &o.Meta
+	if m.Parts != a.parts {
+		return false
+	}
+	a.sameParts = true
+	if !m.Variant.Matches(a.header) {
+		return false
+	}
+	if a.authorized && !m.Terms.Authorized {
+		a.barred = true
+		return false
+	}
+	return true
+}
+
+// Selector returns the normal form of the request's fields of these names.
+func (a *ask) Selector(names []string) string {
+	if len(names) == 0 {
+		return selector(a.parts, "")
+	}
+	return selector(a.parts, string(rfc9111.AppendSelector(nil, names, a.header)))
+}
+
+// target is what is sent to the origin, byte for byte.
+func (a *ask) target() string { return a.path + a.query }
+
+func (a *ask) url() string { return a.scheme + "://" + a.host + a.path + a.query }
+
+func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := h.pool.Get().(*exchange)
+	x.w, x.r, x.now = w, r, time.Now()
+	x.method, x.header = r.Method, r.Header
+	return x
+}
+
+// admit finds the site and makes the key. It answers the requests that the
+// node refuses, and returns false.
+func (x *exchange) admit() bool {
+	r := x.r
+	x.scheme = x.clientScheme()
+	x.host = normalHost(x.scheme, r.Host)
+	x.site = x.h.sites.of(x.host)
+	if x.site == nil {
+		x.fault(FaultUnknownHost)
+		x.refuse(http.StatusMisdirectedRequest, "unknown-host")
+		return false
+	}
+	if len(r.RequestURI) > x.site.maxURL {
+		x.fault(FaultLimit)
+		x.refuse(http.StatusRequestURITooLong, "url-limit")
+		return false
+	}
+	path, query, ok := splitTarget(r.RequestURI)
+	if !ok && !(r.RequestURI == "*" && r.Method == http.MethodOptions) || r.Method == http.MethodConnect {
+		x.fault(FaultMalformed)
+		x.refuse(http.StatusBadRequest, "bad-target")
+		return false
+	}
+	if !ok {
+		path = "*"
+	}
+	if limit := x.site.Limits.Body; limit > 0 && r.ContentLength > limit {
+		x.fault(FaultLimit)
+		x.refuse(http.StatusRequestEntityTooLarge, "body-limit")
+		return false
+	}
+	if loops(r.Header) {
+		x.fault(FaultLoop)
+		x.status.detail = "proxy-loop"
+		x.fail(http.StatusBadGateway, "proxy_loop_detected")
+		return false
+	}
+	x.path, x.query = normalPath(path), x.site.query.apply(query)
+	x.policy = x.site.policyFor(x.path, r.Header, 0)
+	x.parts = x.policy.keyParts(r.Header)
+	x.authorized = len(r.Header["Authorization"]) > 0
+	x.directives = rfc9111.RequestDirectives(r.Header)
+	x.key = appendKey(x.key[:0], x.scheme, x.host, x.path, x.query)
+	x.hash = x.h.Store.Hash(x.key)
+	return true
+}
+
+// loops reports whether the request has been through a Seawall node before
+// (RFC 8586).
+func loops(h http.Header) bool {
+	lines := h["Cdn-Loop"]
+	if len(lines) == 0 {
+		return false
+	}
+	for _, member := range rfc9111.Members(lines) {
+		id, _, _ := strings.Cut(member, ";")
+		if strings.EqualFold(strings.TrimSpace(id), "seawall") {
+			return true
+		}
+	}
+	return false
+}
+
+func (x *exchange) fault(kind FaultKind) {
+	x.h.Stats.Fault(kind)
+	if x.h.Log.Enabled(x.r.Context(), levelFault) {
+		x.h.Log.Log(x.r.Context(), levelFault, "request refused", "why", kind.String(), "client", peer(x.r), "host", x.r.Host, "target", clip(x.r.RequestURI))
+	}
+}
+
+// clip bounds what of a client's bytes goes into a log line.
+func clip(s string) string { return s[:min(len(s), 200)] }
+
+// peer returns the address that the request came from, without its port.
+func peer(r *http.Request) string {
+	if i := strings.LastIndexByte(r.RemoteAddr, ':'); i >= 0 {
+		return strings.Trim(r.RemoteAddr[:i], "[]")
+	}
+	return r.RemoteAddr
+}
+
+// trusted reports whether the peer's X-Forwarded-* and Forwarded fields are
+// believed.
+func (x *exchange) trusted() bool {
+	return len(x.h.Trusted) > 0 && x.h.trusts(peer(x.r))
+}
+
+func (h *Handler) trusts(address string) bool {
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		return false
+	}
+	ip = ip.Unmap().WithZone("")
+	for _, p := range h.Trusted {
+		if p.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// client returns the address of the client: the last one in X-Forwarded-For
+// that no trusted proxy has, if the peer is trusted.
+func (x *exchange) client() string {
+	at := peer(x.r)
+	if !x.trusted() {
+		return at
+	}
+	chain := rfc9111.Members(x.header["X-Forwarded-For"])
+	for i := len(chain) - 1; i >= 0 && x.h.trusts(at); i-- {
+		if net.ParseIP(chain[i]) == nil {
+			break
+		}
+		at = chain[i]
+	}
+	return at
+}
+
+func (x *exchange) clientScheme() string {
+	if x.trusted() {
+		switch proto := x.header.Get("X-Forwarded-Proto"); proto {
+		case "http", "https":
+			return proto
+		}
+	}
+	if x.r.TLS != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// protocol returns the protocol of the client's connection.
+func protocol(r *http.Request) Proto {
+	switch r.ProtoMajor {
+	case 2:
+		return H2
+	case 3:
+		return H3
+	}
+	return H1
+}
+
+// end counts and logs the exchange, also one that a panic ends. It gives the
+// exchange back.
+func (x *exchange) end() {
+	took := time.Since(x.now)
+	if x.site != nil {
+		x.site.stats.Count(x.outcome, protocol(x.r), x.sent, x.bytes, took)
+	}
+	if x.h.Access != nil {
+		x.record(took)
+	}
+	key := x.key
+	*x = exchange{h: x.h, key: key[:0]}
+	x.h.pool.Put(x)
+}
+
+func (x *exchange) record(took time.Duration) {
+	rec := Record{
+		Time: x.now, ID: requestID(), Client: x.client(), Method: x.r.Method, Scheme: x.scheme,
+		Host: x.r.Host, Target: x.r.RequestURI, Proto: x.r.Proto, Status: x.sent, Bytes: x.bytes,
+		Duration: took, FirstByte: x.firstByte, Outcome: x.outcome, Detail: x.status.detail,
+		OriginTime: x.originTime, Referer: x.header.Get("Referer"), UserAgent: x.header.Get("User-Agent"),
+	}
+	if x.site != nil {
+		rec.Site = x.site.Name
+	}
+	x.h.Access.Append(&rec)
+}
+
+// requestID returns 16 hexadecimal digits that no other request has, in all
+// likelihood.
+func requestID() string {
+	var id [16]byte
+	n := rand.Uint64()
+	for i := range id {
+		id[i] = "0123456789abcdef"[n>>(60-4*i)&15]
+	}
+	return string(id[:])
+}

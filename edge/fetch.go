@@ -1,0 +1,557 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
+	"strings"
+	"time"
+
+	"seawall/edge/rfc9111"
+	"seawall/edge/store"
+)
+
+const (
+	// maxRounds is how often a request looks again because what it waited for
+	// was not for it. Then it goes alone.
+	maxRounds = 4
+	// maxBehind bounds the refreshes under way behind clients' backs.
+	maxBehind = 256
+	// renewPause is the least time between two refreshes of one object.
+	renewPause = time.Second
+	// rangeAhead is how far ahead of a fill a range may begin and still wait
+	// for it.
+	rangeAhead = 8 << 20
+	// maxHints bounds the interim responses kept for a leader.
+	maxHints = 16
+)
+
+// errClientGone ends the wait of a client that left.
+var errClientGone = errors.New("edge: client gone")
+
+// fetch answers an expired or missing object: it joins the fill that will
+// bring it, or leads one.
+func (x *exchange) fetch() {
+	for range maxRounds {
+		if x.directives.NoStore {
+			// A stored response might have answered; nothing may be left behind.
+			x.status.detail = string(rfc9111.ReasonRequestNoStore)
+			x.pass(nil)
+			return
+		}
+		if x.method == http.MethodHead {
+			x.pass(nil)
+			return
+		}
+		seat, role := x.h.Store.Join(store.Want[Meta]{
+			Hash: x.hash, Key: x.key, Ask: &x.ask, Seen: x.object,
+			MayLead: x.mayLead(), Now: x.now,
+		})
+		switch role {
+		case store.Alone:
+			x.alone()
+			return
+		case store.Lead:
+			f := x.newFlight(seat)
+			go f.run()
+			if x.await(seat, f, true) {
+				return
+			}
+		case store.Follow:
+			if x.await(seat, nil, false) {
+				return
+			}
+		}
+		if x.again() {
+			return
+		}
+	}
+	x.alone()
+}
+
+// again looks a further time; it reports true when that answered.
+func (x *exchange) again() bool {
+	x.now = time.Now()
+	switch x.judge(x.h.Store.Find(x.hash, x.key, &x.ask)) {
+	case Hit, Stale:
+		x.status.fwd = ""
+		x.serveHit()
+		return true
+	case Local:
+		x.refuse(http.StatusGatewayTimeout, detailOnlyIfCached)
+		return true
+	}
+	return false
+}
+
+// mayLead reports whether the request may begin a fill. One that asks for a
+// part does not pull the whole of what is not stored yet.
+func (x *exchange) mayLead() bool {
+	return x.object != nil || len(x.header["Range"]) == 0
+}
+
+// alone goes to the origin for this client, though the response may be stored.
+func (x *exchange) alone() {
+	if len(x.header["Range"]) > 0 && x.object == nil {
+		x.status.fwd = fwdPartial
+		x.pass(nil)
+		return
+	}
+	if rfc9111.Conditional(x.header) {
+		x.pass(nil)
+		return
+	}
+	claim := x.h.Store.Claim(x.hash, x.key)
+	defer x.h.Store.Drop(claim)
+	x.pass(claim)
+}
+
+// await waits for a fill and answers with what it brings. It returns false
+// when that was not for this request.
+func (x *exchange) await(seat *store.Seat[Meta], f *flight, leads bool) bool {
+	defer seat.Leave()
+	if err := x.wait(seat, f); err != nil {
+		if f != nil {
+			close(f.left)
+		}
+		x.gone()
+		return true
+	}
+	note, _ := seat.Note.(*flight)
+	x.status.collapsed = !leads
+	switch {
+	case seat.Err() != nil:
+		x.failOrigin(seat.Err())
+		return true
+	case seat.Refused():
+		x.status.collapsed = false
+		if !leads {
+			return false
+		}
+		x.originTime = f.took
+		x.fwdKnown = f.status
+		x.relay(<-f.handoff, nil, f.why)
+		return true
+	}
+	o := seat.Object()
+	if !leads && !x.Accepts(o) {
+		x.status.collapsed = false
+		return false
+	}
+	if note.status == http.StatusOK && x.tooFarAhead(o) {
+		seat.Leave()
+		x.status.collapsed = false
+		x.status.fwd = fwdPartial
+		x.pass(nil)
+		return true
+	}
+	x.deliver(seat, note)
+	return true
+}
+
+// tooFarAhead reports whether the client wants a range that a fill reaches
+// much later.
+func (x *exchange) tooFarAhead(o *Object) bool {
+	size := o.Body.Size()
+	if len(x.header["Range"]) == 0 || o.Body.Complete() || x.object != nil {
+		return false
+	}
+	if size < 0 {
+		return false
+	}
+	ranges, answer := rfc9111.Ranges(x.method, x.header, size)
+	return answer == rfc9111.RangePartial && ranges[0].Start > o.Body.Have()+rangeAhead
+}
+
+// wait returns when the fill is ready, relaying interim responses to its
+// leader. It fails when the client has left.
+func (x *exchange) wait(seat *store.Seat[Meta], f *flight) error {
+	var hints chan hint
+	if f != nil {
+		hints = f.hints
+	}
+	for {
+		select {
+		case h := <-hints:
+			x.hint(h)
+		case <-seat.Ready():
+			for {
+				select {
+				case h := <-hints:
+					x.hint(h)
+					continue
+				default:
+				}
+				return nil
+			}
+		case <-x.r.Context().Done():
+			return errClientGone
+		}
+	}
+}
+
+// gone ends an exchange whose client left before an answer.
+func (x *exchange) gone() {
+	x.outcome = Fault
+	x.status.detail = "client-gone"
+	panic(http.ErrAbortHandler)
+}
+
+// deliver answers with the object of a fill.
+func (x *exchange) deliver(seat *store.Seat[Meta], f *flight) {
+	o := seat.Object()
+	h := x.w.Header()
+	x.fwdKnown = f.status
+	x.status.detail = f.detail
+	x.originTime = f.took
+	x.status.stored = f.stored && !x.status.collapsed
+	if f.reused {
+		now := time.Now()
+		h["Age"] = o.Meta.stampAt(now, &o.Meta.Terms, o.Body.Size()).age
+		if f.detail != "" {
+			x.outcome = Stale
+		}
+	} else if len(o.Meta.age) > 0 {
+		h["Age"] = o.Meta.age
+	}
+	if len(o.Meta.upstream) > 0 {
+		h["Cache-Status"] = o.Meta.upstream
+	}
+	x.send(o, seat, nil)
+}
+
+// hint is an interim response.
+type hint struct {
+	code   int
+	header http.Header
+}
+
+// hint relays an interim response, to HTTP/1.1 and later only (RFC 9110,
+// 15.2). Its fields do not stay for the final response.
+func (x *exchange) hint(i hint) {
+	if !x.r.ProtoAtLeast(1, 1) || i.code <= http.StatusSwitchingProtocols {
+		return
+	}
+	h := x.w.Header()
+	fields := rfc9111.EndToEnd(i.header)
+	for name, values := range fields {
+		h[name] = values
+	}
+	x.w.WriteHeader(i.code)
+	for name := range fields {
+		delete(h, name)
+	}
+}
+
+// flight is one fetch for a fill. Its goroutine writes the fields before the
+// fill is ready, and they are only read after.
+type flight struct {
+	h      *Handler
+	site   *site
+	policy *policy
+	ask    ask
+	fill   *store.Fill[Meta]
+	out    *http.Request
+	seen   *Object // what is stored, nil if none
+	terms  rfc9111.Terms
+	asks   bool // the request has seen's conditions
+	key    []byte
+	hash   store.Hash
+	own    context.CancelCauseFunc // ends the request to the origin
+	part   func() bool             // parts it from the fill's end
+
+	hints   chan hint
+	handoff chan *http.Response // gives a refused response to the leader
+	left    chan struct{}       // closed when the leader leaves before that
+
+	status int            // the origin's, 0 without an answer
+	why    rfc9111.Reason // why it is not stored
+	detail string
+	stored bool
+	reused bool // the object is the one stored before, confirmed or stale
+	took   time.Duration
+}
+
+// newFlight prepares the fetch that seat leads.
+func (x *exchange) newFlight(seat *store.Seat[Meta]) *flight {
+	ready := false
+	defer func() {
+		if !ready { // a panic: those who wait must not wait for ever
+			seat.Fail(store.ErrPanic)
+		}
+	}()
+	f := &flight{
+		h: x.h, site: x.site, policy: x.policy, ask: x.ask, fill: seat.Fill,
+		key: slices.Clone(x.key), hash: x.hash,
+		hints: make(chan hint, maxHints), handoff: make(chan *http.Response), left: make(chan struct{}),
+	}
+	ctx, cancel := context.WithCancelCause(x.h.ctx)
+	f.own = cancel
+	f.part = context.AfterFunc(seat.Context(), func() { cancel(context.Cause(seat.Context())) })
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			select {
+			case f.hints <- hint{code, http.Header(h).Clone()}:
+			default: // no leader takes them: they are only hints
+			}
+			return nil
+		},
+	})
+	f.out = x.outgoing(ctx)
+	x.shareable(f.out)
+	seat.Note = f
+	if f.seen, f.terms = x.object, x.terms; f.seen != nil {
+		f.asks = rfc9111.SetConditions(f.out.Header, f.seen.Meta.header())
+	}
+	ready = true
+	return f
+}
+
+// renewBehind begins a refresh of a stale object, unless one runs already.
+// The client does not wait for it.
+func (x *exchange) renewBehind() {
+	o := x.object
+	if x.directives.NoStore || !o.TryRenew(x.now) {
+		return
+	}
+	if x.h.behind.Add(1) > maxBehind {
+		x.h.behind.Add(-1)
+		o.Renewed(x.now)
+		return
+	}
+	seat, role := x.h.Store.Join(store.Want[Meta]{
+		Hash: x.hash, Key: x.key, Ask: &x.ask, Seen: o, MayLead: true, Behind: true, Now: x.now,
+	})
+	if role != store.Lead {
+		if seat != nil {
+			seat.Leave()
+		}
+		x.h.behind.Add(-1)
+		o.Renewed(x.now)
+		return
+	}
+	f := x.newFlight(seat)
+	close(f.left)
+	seat.Leave()
+	h := x.h // the exchange is another's by the time the refresh ends
+	h.wait.Go(func() {
+		defer h.behind.Add(-1)
+		defer func() { o.Renewed(time.Now().Add(renewPause)) }()
+		f.run()
+	})
+}
+
+// run fetches, and ends the fill whatever happens.
+func (f *flight) run() {
+	defer func() { f.own(nil) }()
+	defer func() {
+		if p := recover(); p != nil {
+			f.h.Stats.Fault(FaultPanic)
+			f.h.Log.Error("fetch panicked", "site", f.site.Name, "url", clip(f.ask.url()), "panic", fmt.Sprint(p))
+			f.fill.Fail(store.ErrPanic)
+		}
+	}()
+	asked := time.Now()
+	resp, err := f.site.Origin.RoundTrip(f.out)
+	if err == nil && resp.StatusCode == http.StatusNotModified && f.asks {
+		if f.confirmed(resp, asked) {
+			return
+		}
+		asked = time.Now()
+		resp, err = f.refetch()
+	}
+	got := time.Now()
+	f.took = got.Sub(asked)
+	if err != nil {
+		f.failed(err, got)
+		return
+	}
+	f.status = resp.StatusCode
+	if f.stale(resp.StatusCode, got) {
+		resp.Body.Close()
+		return
+	}
+	f.received(resp, asked, got)
+}
+
+// refetch asks again without conditions, because a 304 did not match what is
+// stored.
+func (f *flight) refetch() (*http.Response, error) {
+	f.out = f.out.Clone(f.out.Context())
+	delete(f.out.Header, "If-None-Match")
+	delete(f.out.Header, "If-Modified-Since")
+	f.seen.Invalidate()
+	f.asks = false
+	return f.site.Origin.RoundTrip(f.out)
+}
+
+// failed ends the fill when no answer came.
+func (f *flight) failed(err error, now time.Time) {
+	if f.stale(0, now) {
+		return
+	}
+	f.fill.Fail(err)
+}
+
+// stale answers with what is stored when the origin gave an error, or, with
+// status 0, no answer (RFC 5861, 4; RFC 9111, 4.2.4).
+func (f *flight) stale(status int, now time.Time) bool {
+	o := f.seen
+	if o == nil || !f.terms.MayServeOnError(now, status, f.policy.StaleIfUnreachable) {
+		return false
+	}
+	f.reused = true
+	f.detail = detailStaleIfError
+	f.fill.Settle(o)
+	return true
+}
+
+// confirmed publishes what a 304 makes of the stored response (RFC 9111,
+// 4.3.4). It returns false when the 304 is not about that response.
+func (f *flight) confirmed(resp *http.Response, asked time.Time) bool {
+	defer resp.Body.Close()
+	got := time.Now()
+	stored := f.seen.Meta.header()
+	fresh := clean(resp.Header, resp.ProtoMajor, resp.ProtoMinor, got)
+	if !rfc9111.Confirms(stored, fresh) {
+		return false
+	}
+	f.took, f.status, f.reused = got.Sub(asked), http.StatusNotModified, true
+	delete(fresh, "Via")
+	if f.policy.SetCookie == rfc9111.CookieStrip {
+		delete(fresh, "Set-Cookie")
+	}
+	merged := rfc9111.Merge(stored, fresh)
+	hidden := hiddenOf(resp.Header, f.seen.Meta.hidden)
+	policy := f.site.policyFor(f.ask.path, f.ask.header, f.seen.Meta.Status)
+	d := rfc9111.Judge(f.asked(), f.seen.Meta.Status, withHidden(merged, hidden), asked, got, &policy.options)
+	v, ok := f.variantOf(merged)
+	tags := f.seen.Meta.Tags
+	if again := tagsOf(resp.Header); len(again) > 0 {
+		tags = again
+	}
+	o := newObject(f.seen.Meta.Status, merged, d, v, &f.ask, got)
+	o.Meta.setHidden(o, hidden, tags)
+	if !d.Store || !ok {
+		f.h.Store.Discard(f.seen)
+		o.Key, o.Body = f.seen.Key, f.seen.Body
+		f.why = d.Why
+		f.detail = string(d.Why)
+		f.reuseOnce(o)
+		return true
+	}
+	f.h.Store.Refresh(f.fill.Claim, f.seen, o)
+	f.fill.Settle(o)
+	return true
+}
+
+// reuseOnce answers the leader alone with a confirmed response that may no
+// longer be stored.
+func (f *flight) reuseOnce(o *Object) {
+	body := &settledBody{r: o.Body.Reader(0, -1)}
+	h := o.Meta.header()
+	if via := h.Get("Via"); via != "" { // relay adds this node again
+		h["Via"] = slices.DeleteFunc([]string{via[:max(0, strings.LastIndex(via, ", "))]}, func(s string) bool { return s == "" })
+	}
+	resp := &http.Response{
+		StatusCode: o.Meta.Status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, Body: body, ContentLength: o.Body.Size(), Request: f.out,
+	}
+	f.refuse(resp)
+}
+
+// settledBody reads a complete body as an io.ReadCloser.
+type settledBody struct {
+	r    *store.Reader
+	rest []byte
+}
+
+func (b *settledBody) Read(p []byte) (int, error) {
+	if len(b.rest) == 0 {
+		var err error
+		if b.rest, err = b.r.Next(context.Background()); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	return n, nil
+}
+
+func (b *settledBody) Close() error {
+	b.r.Close()
+	return nil
+}
+
+// asked returns what rfc9111 judges the response by.
+func (f *flight) asked() rfc9111.Ask {
+	return rfc9111.AskOf(http.MethodGet, f.ask.url(), f.ask.header)
+}
+
+// received handles a full response: to be shared and stored, or for the
+// leader alone.
+func (f *flight) received(resp *http.Response, asked, got time.Time) {
+	policy := f.site.policyFor(f.ask.path, f.ask.header, resp.StatusCode)
+	d := rfc9111.Judge(f.asked(), resp.StatusCode, resp.Header, asked, got, &policy.options)
+	if policy.Bypass {
+		d.Store, d.Why = false, "bypass"
+	}
+	header := clean(resp.Header, resp.ProtoMajor, resp.ProtoMinor, got)
+	v, ok := f.variantOf(header)
+	if !ok {
+		d.Store, d.Why = false, rfc9111.ReasonVaryAny
+	}
+	if !d.Store || resp.StatusCode == http.StatusSwitchingProtocols {
+		f.why, f.detail = d.Why, string(d.Why)
+		switch {
+		case f.seen == nil:
+			f.h.Store.Alone(f.hash, f.key, got.Add(policy.HitForMiss))
+		case resp.StatusCode < 500:
+			// The origin replaced the stored response by one that is not kept.
+			f.h.Store.Discard(f.seen)
+			f.h.Store.Alone(f.hash, f.key, got.Add(policy.HitForMiss))
+		}
+		f.refuse(resp)
+		return
+	}
+	defer resp.Body.Close()
+	o := newObject(resp.StatusCode, header, d, v, &f.ask, got)
+	o.Meta.setHidden(o, hiddenOf(resp.Header, nil), tagsOf(resp.Header))
+	switch {
+	case resp.ContentLength > f.h.Store.MaxObject():
+		f.detail = detailTooLarge
+	case !f.h.Store.Holds(f.fill.Claim):
+		f.detail = detailInvalidated
+	default:
+		f.stored = true
+	}
+	f.h.learn(&f.ask, f.key, header)
+	f.fill.Resolve(o, resp.ContentLength, v.Names(), true)
+	err := f.fill.Pump(resp.Body, func() any {
+		if len(resp.Trailer) > 0 {
+			return resp.Trailer
+		}
+		return nil
+	})
+	if err != nil {
+		f.h.Log.Debug("fill ended short", "site", f.site.Name, "url", clip(f.ask.url()), "err", err)
+	}
+}
+
+// refuse gives a response that may not be shared to the leader, if it is
+// still there. The others go on alone.
+func (f *flight) refuse(resp *http.Response) {
+	f.part()
+	f.fill.Refuse()
+	select {
+	case f.handoff <- resp:
+		// The leader reads it, and ends the request by closing its body.
+		f.own = func(error) {}
+	case <-f.left:
+		resp.Body.Close()
+	}
+}

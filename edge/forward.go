@@ -1,0 +1,123 @@
+package edge
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"seawall/edge/rfc9111"
+)
+
+// levelFault is the level of log lines about requests that were refused.
+const levelFault = slog.LevelInfo
+
+// outgoing returns the request to the origin: the client's end-to-end fields,
+// and what this node says of itself and of the client. It has no content.
+func (x *exchange) outgoing(ctx context.Context) *http.Request {
+	h := x.header.Clone()
+	trailers := httpguts.HeaderValuesContainsToken(h["Te"], "trailers")
+	rfc9111.RemoveHopByHop(h)
+	if trailers {
+		h["Te"] = []string{"trailers"}
+	}
+	x.introduce(h)
+	out := &http.Request{
+		Method:     x.method,
+		URL:        &url.URL{Scheme: x.scheme, Host: x.r.Host, Path: x.path, RawQuery: strings.TrimPrefix(x.query, "?")},
+		RequestURI: x.target(),
+		Host:       x.r.Host,
+		Header:     h,
+		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	return out.WithContext(ctx)
+}
+
+// introduce adds Via, CDN-Loop and what is told of the client. Only trusted
+// proxies' words about it are passed on.
+func (x *exchange) introduce(h http.Header) {
+	addMember(h, "Via", viaOf(x.r.ProtoMajor, x.r.ProtoMinor))
+	addMember(h, "Cdn-Loop", "seawall; node="+x.h.Node)
+	from := peer(x.r)
+	if !x.trusted() {
+		delete(h, "X-Forwarded-For")
+		delete(h, "X-Forwarded-Host")
+		delete(h, "X-Forwarded-Proto")
+		delete(h, "Forwarded")
+	}
+	chain := append(slices.Clone(h["X-Forwarded-For"]), from)
+	h["X-Forwarded-For"] = []string{strings.Join(chain, ", ")}
+	if h.Get("X-Forwarded-Host") == "" {
+		h["X-Forwarded-Host"] = []string{x.r.Host}
+	}
+	h["X-Forwarded-Proto"] = []string{x.scheme}
+	addMember(h, "Forwarded", "for="+forwardedNode(from)+";host="+forwardedValue(x.r.Host)+";proto="+x.scheme)
+}
+
+// addMember adds one member to a list field, on one line.
+func addMember(h http.Header, name, member string) {
+	h[name] = []string{strings.Join(append(slices.Clone(h[name]), member), ", ")}
+}
+
+// forwardedNode writes an address as RFC 7239, 6 wants it.
+func forwardedNode(address string) string {
+	if strings.Contains(address, ":") {
+		return `"[` + address + `]"`
+	}
+	if address == "" {
+		return "unknown"
+	}
+	return forwardedValue(address)
+}
+
+// forwardedValue writes a token as it is, anything else quoted.
+func forwardedValue(s string) string {
+	if httpguts.ValidHeaderFieldName(s) {
+		return s
+	}
+	return `"` + quoted(s) + `"`
+}
+
+var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+func quoted(s string) string { return quoter.Replace(s) }
+
+// shareable turns a request into one whose response may answer others: the
+// whole representation, in a coding that all can take, without the client's
+// own conditions.
+func (x *exchange) shareable(out *http.Request) {
+	out.Method = http.MethodGet
+	rfc9111.DropConditions(out.Header)
+	delete(out.Header, "Range")
+	delete(out.Header, "If-Range")
+	x.codings(out.Header)
+}
+
+// codings asks for identity, or for those codings of the client that the node
+// tells apart.
+func (x *exchange) codings(h http.Header) {
+	class := ""
+	if x.policy.PassEncoding {
+		class = rfc9111.EncodingClass(x.header["Accept-Encoding"])
+	}
+	if class == "" {
+		class = "identity"
+	}
+	h["Accept-Encoding"] = []string{class}
+}
+
+// variantOf returns what the response was selected by. Where the origin is
+// always asked for identity, the client's codings chose nothing.
+func (f *flight) variantOf(h http.Header) (rfc9111.Variant, bool) {
+	if !f.policy.PassEncoding && len(h["Vary"]) > 0 && len(h["Content-Encoding"]) == 0 {
+		names := slices.DeleteFunc(rfc9111.Members(h["Vary"]), func(n string) bool { return strings.EqualFold(n, "accept-encoding") })
+		return rfc9111.VariantOf(f.ask.header, http.Header{
+			"Vary": {strings.Join(names, ", ")}, "Content-Language": h["Content-Language"],
+		})
+	}
+	return rfc9111.VariantOf(f.ask.header, h)
+}

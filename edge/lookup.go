@@ -1,0 +1,106 @@
+package edge
+
+import (
+	"net/http"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"seawall/edge/rfc9111"
+	"seawall/edge/store"
+)
+
+// reloadPause is the least time between two validations of an object that
+// clients ask for with no-cache.
+const reloadPause = time.Second
+
+// lookup decides what the request gets: the outcome, and for hit, stale and
+// expired the object.
+func (x *exchange) lookup() Outcome {
+	switch {
+	case x.method != http.MethodGet && x.method != http.MethodHead:
+		return x.passing(fwdMethod, "")
+	case x.policy.Bypass:
+		return x.passing(fwdBypass, "")
+	case hasContent(x.r):
+		return x.passing(fwdBypass, string(rfc9111.ReasonContent))
+	case upgrades(x.header):
+		return x.passing(fwdBypass, "upgrade")
+	case rfc9111.HasPreconditions(x.header):
+		return x.passing(fwdBypass, "precondition")
+	}
+	return x.judge(x.h.Store.Find(x.hash, x.key, &x.ask))
+}
+
+// judge decides by what the store has.
+func (x *exchange) judge(found store.Found[Meta]) Outcome {
+	if found.Object == nil {
+		found = x.equivalent(found)
+	}
+	x.object = found.Object
+	x.outcome = x.judged(found)
+	if x.directives.OnlyIfCached && x.outcome != Hit && x.outcome != Stale {
+		x.outcome = Local
+		x.status = cacheStatus{}
+		return Local
+	}
+	return x.outcome
+}
+
+func (x *exchange) judged(found store.Found[Meta]) Outcome {
+	if found.Object == nil {
+		switch {
+		case x.barred:
+			x.status.fwd = fwdRequest
+		case found.Known && x.sameParts:
+			x.status.fwd = fwdVary
+		default:
+			x.status.fwd = fwdURI
+		}
+		return Miss
+	}
+	x.terms = found.Object.Meta.Terms
+	if found.Soft {
+		// The stale windows count from the purge.
+		x.terms.Lifetime = min(x.terms.Lifetime, found.Since.Sub(x.terms.Born))
+	}
+	if found.Invalid {
+		x.terms.Validate = true
+	}
+	switch {
+	case x.terms.Fresh(x.now):
+		if !x.mustReload() {
+			return Hit
+		}
+		x.status.fwd = fwdRequest
+		return Expired
+	case x.terms.MayServeStale(x.now) && x.method == http.MethodGet:
+		return Stale
+	}
+	x.status.fwd = fwdStale
+	return Expired
+}
+
+// mustReload reports whether the client's wish for a validation is granted:
+// where the site allows it, not for fresh immutable responses (RFC 8246), and
+// once a second for each object.
+func (x *exchange) mustReload() bool {
+	return x.policy.HonourReload && !x.terms.Immutable && !x.directives.Satisfied(x.terms, x.now) &&
+		x.now.Sub(x.object.Meta.Checked) >= reloadPause
+}
+
+func (x *exchange) passing(why forward, detail string) Outcome {
+	x.outcome = Pass
+	x.status = cacheStatus{fwd: why, detail: detail}
+	return Pass
+}
+
+// hasContent reports whether a request has content, or may have.
+func hasContent(r *http.Request) bool {
+	return r.ContentLength != 0 || len(r.TransferEncoding) > 0
+}
+
+// upgrades reports whether the client wants to change the protocol.
+func upgrades(h http.Header) bool {
+	return len(h["Upgrade"]) > 0 && httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade")
+}

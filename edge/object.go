@@ -1,0 +1,249 @@
+package edge
+
+import (
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"seawall/edge/rfc9111"
+	"seawall/edge/store"
+)
+
+// Store keeps the responses of a node.
+type Store = store.Store[Meta]
+
+// Object is one stored response.
+type Object = store.Object[Meta]
+
+// StoreOptions configure a Store.
+type StoreOptions = store.Options[Meta]
+
+// NewStore returns an empty store, to be closed.
+func NewStore(o StoreOptions) (*Store, error) {
+	return store.New(o), nil
+}
+
+// Meta is what is kept of a response beside its body. It never changes.
+type Meta struct {
+	// Status is the response's status code.
+	Status int
+	// Fields are what a hit sends, but for Age and Cache-Status: canonical
+	// names in order, nothing hop-by-hop.
+	Fields []Field
+	// Terms say until when the response may be used.
+	Terms rfc9111.Terms
+	// Variant is what the response was selected by.
+	Variant rfc9111.Variant
+	// Validators are compared with a client's conditions.
+	Validators rfc9111.Validators
+	// Parts are the policy's key parts of the request, "" without any.
+	Parts string
+	// Tags are what a purge may name the response by.
+	Tags []string
+	// Checked is when the origin sent or confirmed the response.
+	Checked time.Time
+
+	upstream []string               // Cache-Status members of caches before this one
+	hidden   []Field                // what the origin told surrogates: not sent, but it decides
+	age      []string               // Age as received, for the clients of the fetch itself
+	stamp    *atomic.Pointer[stamp] // what the last hit sent
+}
+
+// Field is a header field with all its lines.
+type Field struct {
+	Name   string
+	Values []string
+}
+
+// stamp holds the fields that a hit makes, for one second's hits to share.
+type stamp struct {
+	ageSeconds, ttlSeconds, size int64
+
+	age, status, length []string // Age, Cache-Status, Content-Length
+}
+
+// Fields that responses do not carry to clients: they address surrogates.
+var surrogateFields = [...]string{"Surrogate-Control", "Surrogate-Key", "Xkey", "Cache-Tag", "Edge-Cache-Tag"}
+
+// tagFields are where tags are read from, with what separates them.
+var tagFields = [...]struct{ name, separators string }{
+	{"Surrogate-Key", " \t"}, {"Xkey", " \t"},
+	{"Cache-Tag", ","}, {"Edge-Cache-Tag", ","}, {"X-Cache-Tags", ","},
+}
+
+// maxTags bounds the tags of one response.
+const maxTags = 1000
+
+// tagsOf returns the tags of a response, each once.
+func tagsOf(h http.Header) []string {
+	var tags []string
+	for _, f := range tagFields {
+		for _, line := range h[f.name] {
+			for tag := range strings.FieldsFuncSeq(line, func(r rune) bool { return strings.ContainsRune(f.separators, r) }) {
+				if tag = strings.TrimSpace(tag); tag != "" && len(tags) < maxTags {
+					tags = append(tags, strings.Clone(tag))
+				}
+			}
+		}
+	}
+	for _, group := range rfc9111.Members(h["Cache-Groups"]) {
+		if name := strings.Trim(group, `"`); name != "" && len(tags) < maxTags {
+			tags = append(tags, name)
+		}
+	}
+	slices.Sort(tags)
+	return slices.Compact(tags)
+}
+
+// clean prepares an origin's header for clients: end-to-end fields only, the
+// surrogates' own removed, Date and Via added.
+func clean(h http.Header, major, minor int, got time.Time) http.Header {
+	out := rfc9111.EndToEnd(h)
+	for _, name := range surrogateFields {
+		delete(out, name)
+	}
+	if len(out["Date"]) == 0 {
+		out["Date"] = []string{got.UTC().Format(http.TimeFormat)}
+	}
+	addMember(out, "Via", viaOf(major, minor))
+	return out
+}
+
+func viaOf(major, minor int) string {
+	switch {
+	case major == 1 && minor == 0:
+		return "1.0 seawall"
+	case major == 2:
+		return "2 seawall"
+	case major == 3:
+		return "3 seawall"
+	}
+	return "1.1 seawall"
+}
+
+// newObject makes an object of a response whose header clean prepared.
+func newObject(status int, h http.Header, d rfc9111.Decision, v rfc9111.Variant, a *ask, got time.Time) *Object {
+	o := &Object{Meta: Meta{
+		Status:     status,
+		Terms:      d.Terms,
+		Variant:    v,
+		Validators: rfc9111.ValidatorsOf(h, got),
+		Parts:      a.parts,
+		Checked:    got,
+		upstream:   h["Cache-Status"],
+		age:        h["Age"],
+		stamp:      new(atomic.Pointer[stamp]),
+	}}
+	o.Overhead = int64(v.Size()) + 256
+	for name, values := range h {
+		if name == "Age" || name == "Cache-Status" || name == "Content-Length" || name == "Set-Cookie" && d.StripSetCookie {
+			continue
+		}
+		o.Meta.Fields = append(o.Meta.Fields, Field{name, values})
+		o.Overhead += int64(len(name)) + 40
+		for _, v := range values {
+			o.Overhead += int64(len(v)) + 16
+		}
+	}
+	slices.SortFunc(o.Meta.Fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	o.Selector = selector(a.parts, v.Selector())
+	o.Recent = o.Meta.Validators.Date.Unix()
+	return o
+}
+
+// hiddenOf returns the fields that address surrogates; those that h lacks are
+// as before.
+func hiddenOf(h http.Header, before []Field) []Field {
+	var hidden []Field
+	for _, name := range surrogateFields {
+		if lines := h[name]; len(lines) > 0 {
+			hidden = append(hidden, Field{name, slices.Clone(lines)})
+			continue
+		}
+		for _, f := range before {
+			if f.Name == name {
+				hidden = append(hidden, f)
+			}
+		}
+	}
+	return hidden
+}
+
+// withHidden returns the header by which a response is judged.
+func withHidden(h http.Header, hidden []Field) http.Header {
+	if len(hidden) == 0 {
+		return h
+	}
+	h = h.Clone()
+	for _, f := range hidden {
+		h[f.Name] = f.Values
+	}
+	return h
+}
+
+// setHidden adds what clients do not see.
+func (m *Meta) setHidden(o *Object, hidden []Field, tags []string) {
+	m.hidden, m.Tags = hidden, tags
+	for _, f := range hidden {
+		o.Overhead += int64(len(f.Name)) + 40
+		for _, v := range f.Values {
+			o.Overhead += int64(len(v)) + 16
+		}
+	}
+	for _, t := range tags {
+		o.Overhead += int64(len(t)) + 16
+	}
+}
+
+func selector(parts, vary string) string {
+	if parts == "" && vary == "" {
+		return ""
+	}
+	return parts + "\x00" + vary
+}
+
+// header returns the stored fields as a map of its own, with the length that
+// the stored bytes have.
+func (m *Meta) header() http.Header {
+	h := make(http.Header, len(m.Fields)+2)
+	for _, f := range m.Fields {
+		h[f.Name] = slices.Clone(f.Values)
+	}
+	if len(m.upstream) > 0 {
+		h["Cache-Status"] = slices.Clone(m.upstream)
+	}
+	return h
+}
+
+// seconds returns d in whole seconds, rounded down: a response that is stale
+// by half a second has a ttl of -1.
+func seconds(d time.Duration) int64 {
+	s := int64(d / time.Second)
+	if d < 0 && d%time.Second != 0 {
+		s--
+	}
+	return s
+}
+
+// stampAt returns what a hit sends now of a body of this size. Hits of one
+// second share it.
+func (m *Meta) stampAt(now time.Time, terms *rfc9111.Terms, size int64) *stamp {
+	age := min(seconds(terms.Age(now)), math.MaxInt32)
+	ttl := seconds(terms.TTL(now))
+	if s := m.stamp.Load(); s != nil && s.ageSeconds == age && s.ttlSeconds == ttl && s.size == size {
+		return s
+	}
+	hit := cacheStatus{hit: true, ttl: ttl}
+	s := &stamp{
+		ageSeconds: age, ttlSeconds: ttl, size: size,
+		age:    []string{strconv.FormatInt(age, 10)},
+		status: append(slices.Clone(m.upstream), string(hit.append(nil))),
+		length: []string{strconv.FormatInt(size, 10)},
+	}
+	m.stamp.Store(s)
+	return s
+}

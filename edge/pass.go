@@ -1,0 +1,430 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"seawall/edge/rfc9111"
+	"seawall/edge/store"
+)
+
+// copyBuffers are what passing answers are copied with.
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// pass goes to the origin for this client alone, and streams both ways. With
+// a claim the response may be stored beside.
+func (x *exchange) pass(claim *store.Claim[Meta]) {
+	ctx, cancel := context.WithCancel(x.r.Context())
+	defer cancel()
+	gate := &hintGate{x: x}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: gate.relay})
+	out := x.outgoing(ctx)
+	x.prepare(out, claim)
+	if claim == nil && x.mayStoreForGet() {
+		claim = x.h.Store.Claim(x.hash, x.key)
+		defer x.h.Store.Drop(claim)
+	}
+	asked := time.Now()
+	resp, err := x.site.Origin.RoundTrip(out)
+	gate.close()
+	x.originTime = time.Since(asked)
+	if err != nil {
+		x.failPass(err)
+		return
+	}
+	x.asked = asked
+	if x.answeredStale(resp) {
+		return
+	}
+	x.relay(resp, claim, "")
+}
+
+// mayStoreForGet reports whether the answer to a POST might be stored for
+// later GETs (RFC 9110, 9.3.3).
+func (x *exchange) mayStoreForGet() bool {
+	return x.method == http.MethodPost && !x.policy.Bypass && !x.directives.NoStore
+}
+
+// prepare gives the outgoing request its content, and what the way it goes
+// asks for.
+func (x *exchange) prepare(out *http.Request, claim *store.Claim[Meta]) {
+	if claim != nil {
+		x.shareable(out)
+		return
+	}
+	if upgrades(x.header) && x.method == http.MethodGet {
+		out.Header["Connection"] = []string{"Upgrade"}
+		out.Header["Upgrade"] = x.header["Upgrade"]
+	}
+	if x.method == http.MethodHead && !x.policy.Bypass {
+		x.codings(out.Header)
+	}
+	if !hasContent(x.r) {
+		return
+	}
+	out.ContentLength = x.r.ContentLength
+	out.Trailer = x.r.Trailer
+	var content io.ReadCloser = x.r.Body
+	if limit := x.site.Limits.Body; limit > 0 {
+		content = http.MaxBytesReader(x.w, content, limit)
+	}
+	x.content = &clientBody{ReadCloser: content}
+	out.Body = x.content
+	if x.r.ProtoMajor == 1 {
+		_ = http.NewResponseController(x.w).EnableFullDuplex() // only HTTP/1 needs it
+	}
+}
+
+// clientBody remembers that the client's content broke: that is the client's
+// fault, not the origin's.
+type clientBody struct {
+	io.ReadCloser
+	broke atomic.Bool
+}
+
+func (b *clientBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.broke.Store(true)
+	}
+	return n, err
+}
+
+// failPass answers when no response came.
+func (x *exchange) failPass(err error) {
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		x.fault(FaultLimit)
+		x.refuse(http.StatusRequestEntityTooLarge, "body-limit")
+	case x.r.Context().Err() != nil:
+		x.gone()
+	case x.content != nil && x.content.broke.Load():
+		x.fault(FaultMalformed)
+		x.refuse(http.StatusBadRequest, "bad-content")
+	case x.object != nil && x.terms.MayServeOnError(time.Now(), 0, x.policy.StaleIfUnreachable):
+		x.serveStaleOnError(0)
+	default:
+		x.failOrigin(err)
+	}
+}
+
+// failOrigin answers with the error that kept the origin's response away.
+func (x *exchange) failOrigin(err error) {
+	kind := "destination_unavailable"
+	var named interface{ ProxyStatus() string }
+	if errors.As(err, &named) {
+		kind = named.ProxyStatus()
+	}
+	status := http.StatusBadGateway
+	if errors.Is(err, store.ErrPanic) {
+		status, kind = http.StatusInternalServerError, "proxy_internal_error"
+	}
+	switch kind {
+	case "connection_timeout", "dns_timeout", "http_response_timeout":
+		status = http.StatusGatewayTimeout
+	case "connection_limit_reached":
+		status = http.StatusServiceUnavailable
+	}
+	if x.object != nil && (x.terms.Validate || x.terms.MustRevalidate) && unanswered(err) {
+		status = http.StatusGatewayTimeout // RFC 9111, 5.2.2.2
+	}
+	x.h.Log.Warn("origin failed", "site", x.site.Name, "url", clip(x.url()), "err", err)
+	x.fail(status, kind)
+}
+
+// unanswered reports whether no byte of a response came.
+func unanswered(err error) bool {
+	var e interface{ Unanswered() bool }
+	return errors.As(err, &e) && e.Unanswered()
+}
+
+// answeredStale answers a HEAD from the store when the origin gave an error
+// that the stored response's terms cover.
+func (x *exchange) answeredStale(resp *http.Response) bool {
+	if x.object == nil || !x.terms.MayServeOnError(time.Now(), resp.StatusCode, 0) || x.terms.Fresh(time.Now()) {
+		return false
+	}
+	resp.Body.Close()
+	x.serveStaleOnError(resp.StatusCode)
+	return true
+}
+
+func (x *exchange) serveStaleOnError(status int) {
+	x.outcome = Stale
+	x.fwdKnown = status
+	x.status.detail = detailStaleIfError
+	o := x.object
+	h := x.w.Header()
+	h["Age"] = o.Meta.stampAt(time.Now(), &x.terms, o.Body.Size()).age
+	if len(o.Meta.upstream) > 0 {
+		h["Cache-Status"] = o.Meta.upstream
+	}
+	x.send(o, o.Body, nil)
+}
+
+// relay sends an origin's response to this client alone. why tells why it is
+// not shared, "" when that is still to be judged.
+func (x *exchange) relay(resp *http.Response, claim *store.Claim[Meta], why rfc9111.Reason) {
+	defer resp.Body.Close()
+	got := time.Now()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		x.switchProtocols(resp)
+		return
+	}
+	x.effects(resp, got)
+	draft := x.draft(resp, claim, got)
+	if why != "" {
+		x.status.detail = string(why)
+	}
+	h := x.w.Header()
+	for name, values := range clean(resp.Header, resp.ProtoMajor, resp.ProtoMinor, got) {
+		h[name] = values
+	}
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // net/http would guess one
+	}
+	for name := range resp.Trailer {
+		h["Trailer"] = append(h["Trailer"], name)
+	}
+	if resp.ContentLength >= 0 && len(resp.Trailer) == 0 && bodyAllowed(resp.StatusCode) {
+		h["Content-Length"] = []string{strconv.FormatInt(resp.ContentLength, 10)}
+	}
+	if x.fwdKnown == 0 {
+		x.fwdKnown = resp.StatusCode
+	}
+	if resp.StatusCode == http.StatusPartialContent && x.status.detail == "" {
+		x.status.detail = string(rfc9111.ReasonPartial)
+	}
+	x.head(resp.StatusCode)
+	if x.method != http.MethodHead {
+		x.copy(resp, draft)
+	}
+	for name, values := range resp.Trailer {
+		h[name] = values
+	}
+	if draft != nil {
+		draft.publish()
+	}
+}
+
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// copy streams the response's content, flushing what has arrived.
+func (x *exchange) copy(resp *http.Response, d *draft) {
+	rc := http.NewResponseController(x.w)
+	defer rc.SetWriteDeadline(time.Time{})
+	buffer := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buffer)
+	stop := context.AfterFunc(x.r.Context(), func() { resp.Body.Close() })
+	defer stop()
+	if resp.ContentLength != 0 {
+		_ = rc.Flush() // the header must not wait for slow content
+	}
+	for {
+		n, err := resp.Body.Read(*buffer)
+		if n > 0 {
+			_ = rc.SetWriteDeadline(time.Now().Add(writeStall)) // not every writer has one
+			if d != nil {
+				d.write((*buffer)[:n])
+			}
+			if !x.write((*buffer)[:n]) {
+				d.drop()
+				return
+			}
+			_ = rc.Flush() // a client that is gone shows at the next write
+		}
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			d.drop()
+			x.broken(err)
+		}
+	}
+}
+
+// effects does to the store what an answer to a method other than GET means:
+// unsafe methods invalidate (RFC 9111, 4.4), HEAD updates (4.3.5).
+func (x *exchange) effects(resp *http.Response, got time.Time) {
+	if rfc9111.Invalidates(x.method, resp.StatusCode) {
+		x.invalidate(x.key)
+		for _, url := range rfc9111.AlsoInvalid(x.url(), resp.Header) {
+			if key, ok := x.site.keyOf(url); ok {
+				x.invalidate(key)
+			}
+		}
+	}
+	if x.method == http.MethodHead && x.object != nil {
+		x.headEffect(resp, got)
+	}
+}
+
+func (x *exchange) headEffect(resp *http.Response, got time.Time) {
+	o := x.object
+	stored := o.Meta.header()
+	stored["Content-Length"] = []string{strconv.FormatInt(o.Body.Size(), 10)}
+	switch rfc9111.HeadUpdate(stored, resp.Header, resp.StatusCode) {
+	case rfc9111.HeadInvalidates:
+		o.Invalidate()
+	case rfc9111.HeadRefreshes:
+		f := &flight{h: x.h, site: x.site, policy: x.policy, ask: x.ask}
+		fresh := clean(resp.Header, resp.ProtoMajor, resp.ProtoMinor, got)
+		delete(fresh, "Via")
+		merged := rfc9111.Merge(o.Meta.header(), fresh)
+		hidden := hiddenOf(resp.Header, o.Meta.hidden)
+		d := rfc9111.Judge(f.asked(), o.Meta.Status, withHidden(merged, hidden), x.asked, got, &x.policy.options)
+		v, ok := f.variantOf(merged)
+		if !d.Store || !ok {
+			x.h.Store.Discard(o)
+			return
+		}
+		claim := x.h.Store.Claim(x.hash, x.key)
+		defer x.h.Store.Drop(claim)
+		renewed := newObject(o.Meta.Status, merged, d, v, &f.ask, got)
+		renewed.Meta.setHidden(renewed, hidden, o.Meta.Tags)
+		x.h.Store.Refresh(claim, o, renewed)
+	}
+}
+
+// draft is a response being stored beside its way to the client.
+type draft struct {
+	x      *exchange
+	claim  *store.Claim[Meta]
+	object *Object
+	body   *store.Draft[Meta]
+}
+
+// draft judges a response for which there is a claim; nil when it is not to
+// be stored.
+func (x *exchange) draft(resp *http.Response, claim *store.Claim[Meta], got time.Time) *draft {
+	if claim == nil {
+		return nil
+	}
+	policy := x.site.policyFor(x.path, x.header, resp.StatusCode)
+	f := &flight{h: x.h, site: x.site, policy: x.policy, ask: x.ask}
+	d := rfc9111.Judge(rfc9111.AskOf(x.method, x.url(), x.header), resp.StatusCode, resp.Header, x.asked, got, &policy.options)
+	header := clean(resp.Header, resp.ProtoMajor, resp.ProtoMinor, got)
+	v, ok := f.variantOf(header)
+	if !ok && d.Store {
+		d.Store, d.Why = false, rfc9111.ReasonVaryAny
+	}
+	if policy.Bypass || !d.Store {
+		if x.method == http.MethodGet {
+			x.status.detail = string(d.Why)
+		}
+		return nil
+	}
+	body := x.h.Store.Draft(resp.ContentLength)
+	if body == nil {
+		x.status.detail = detailTooLarge
+		return nil
+	}
+	if x.method != http.MethodGet {
+		// The claim was made before this request invalidated the entry.
+		x.h.Store.Drop(claim)
+		*claim = *x.h.Store.Claim(x.hash, x.key)
+	}
+	x.status.stored = true
+	o := newObject(resp.StatusCode, header, d, v, &x.ask, got)
+	o.Meta.setHidden(o, hiddenOf(resp.Header, nil), tagsOf(resp.Header))
+	return &draft{x: x, claim: claim, body: body, object: o}
+}
+
+func (d *draft) write(p []byte) {
+	if !d.body.Write(p) {
+		d.body.Drop()
+	}
+}
+
+func (d *draft) drop() {
+	if d != nil {
+		d.body.Drop()
+	}
+}
+
+func (d *draft) publish() {
+	if d.object.Body = d.body.Body(); d.object.Body != nil {
+		d.x.h.Store.Publish(d.claim, d.object)
+	}
+}
+
+// hintGate relays interim responses while the origin is waited for. They come
+// on the origin's goroutine: none may touch the answer once it has begun.
+type hintGate struct {
+	mu     sync.Mutex
+	closed bool
+	x      *exchange
+}
+
+func (g *hintGate) relay(code int, h textproto.MIMEHeader) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed && code != http.StatusContinue {
+		g.x.hint(hint{code, http.Header(h)})
+	}
+	return nil
+}
+
+func (g *hintGate) close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+}
+
+// switchProtocols joins the client's connection to the origin's after a 101
+// (RFC 9110, 7.8), until either ends.
+func (x *exchange) switchProtocols(resp *http.Response) {
+	origin, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok || !upgrades(x.header) {
+		x.fail(http.StatusBadGateway, "http_upgrade_failed")
+		return
+	}
+	h := x.w.Header()
+	for name, values := range clean(resp.Header, resp.ProtoMajor, resp.ProtoMinor, time.Now()) {
+		h[name] = values
+	}
+	h["Connection"] = []string{"Upgrade"}
+	h["Upgrade"] = slices.Clone(resp.Header["Upgrade"])
+	x.fwdKnown = resp.StatusCode
+	x.head(http.StatusSwitchingProtocols)
+	conn, buffered, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		x.status.detail = "no-upgrade"
+		return
+	}
+	defer conn.Close()
+	x.h.wait.Add(1)
+	defer x.h.wait.Done()
+	stop := context.AfterFunc(x.h.ctx, func() { conn.Close(); origin.Close() })
+	defer stop()
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		_, _ = io.Copy(origin, buffered) // an end in either way is the end
+		if half, ok := origin.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		} else {
+			origin.Close()
+		}
+	})
+	x.bytes, _ = io.Copy(conn, origin)
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	} else {
+		conn.Close()
+	}
+	origin.Close()
+	conn.Close()
+	wait.Wait()
+}

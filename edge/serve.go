@@ -1,0 +1,317 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strconv"
+	"time"
+
+	"seawall/edge/rfc9111"
+	"seawall/edge/store"
+)
+
+// writeStall is how long one write of at most a block to a client may take.
+// A client that takes nothing for so long is cut.
+const writeStall = 30 * time.Second
+
+// readFrom gives readers of the object being served: the seat of a fill, or
+// the object's body.
+type readFrom interface {
+	Reader(off, length int64) *store.Reader
+}
+
+// serveHit answers from the stored object, fresh or stale.
+func (x *exchange) serveHit() {
+	o := x.object
+	s := o.Meta.stampAt(x.now, &x.terms, o.Body.Size())
+	h := x.w.Header()
+	h["Age"] = s.age
+	h["Cache-Status"] = s.status
+	x.send(o, o.Body, s.length)
+}
+
+// send answers with o: a 304 where the client's condition allows, the ranges
+// it asked for, or everything. length is the prepared Content-Length of the
+// whole, nil when there is none yet. Age and Cache-Status are the caller's;
+// x.status is used when the latter was not set.
+func (x *exchange) send(o *Object, from readFrom, length []string) {
+	m := &o.Meta
+	if m.Status == http.StatusOK {
+		if rfc9111.NotModified(x.method, x.header, m.Validators) {
+			x.notModified(m)
+			return
+		}
+		if len(x.header["Range"]) > 0 && x.sendRanges(o, from) {
+			return
+		}
+	}
+	h := x.w.Header()
+	x.fields(m)
+	size := o.Body.Size()
+	trailer, _ := o.Body.Trailer().(http.Header)
+	switch {
+	case m.Status == http.StatusNoContent || trailer != nil && x.method == http.MethodGet:
+	case length != nil:
+		h["Content-Length"] = length
+	case size >= 0:
+		h["Content-Length"] = []string{strconv.FormatInt(size, 10)}
+	}
+	if x.method == http.MethodHead {
+		x.head(m.Status)
+		return
+	}
+	if p, ok := o.Body.Whole(); ok {
+		x.head(m.Status)
+		if trailer != nil {
+			_ = http.NewResponseController(x.w).Flush() // else net/http sends a length, and no trailers
+		}
+		if len(p) > 0 {
+			x.write(p)
+		}
+	} else {
+		r := from.Reader(0, -1)
+		defer r.Close()
+		x.head(m.Status)
+		x.stream(r, x.w)
+		trailer, _ = o.Body.Trailer().(http.Header)
+	}
+	x.trailers(trailer)
+}
+
+// fields sets the stored fields. Their slices are shared: net/http only reads
+// them.
+func (x *exchange) fields(m *Meta) {
+	h := x.w.Header()
+	for i := range m.Fields {
+		h[m.Fields[i].Name] = m.Fields[i].Values
+	}
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // net/http would guess one
+	}
+}
+
+// notModified sends the 304 of a stored response (RFC 9110, 15.4.5).
+func (x *exchange) notModified(m *Meta) {
+	h := x.w.Header()
+	for name, values := range rfc9111.NotModifiedHeader(m.header()) {
+		h[name] = values
+	}
+	for _, f := range m.Fields {
+		if f.Name == "Via" {
+			h["Via"] = f.Values
+		}
+	}
+	x.head(http.StatusNotModified)
+}
+
+// sendRanges answers a Range request (RFC 9110, 14). It returns false when the
+// whole must be sent.
+func (x *exchange) sendRanges(o *Object, from readFrom) bool {
+	size := o.Body.Size()
+	if size < 0 || !rfc9111.IfRange(x.header, o.Meta.Validators) {
+		return false
+	}
+	ranges, answer := rfc9111.Ranges(x.method, x.header, size)
+	switch answer {
+	case rfc9111.RangeUnsatisfiable:
+		h := x.w.Header()
+		x.fields(&o.Meta)
+		delete(h, "Content-Encoding")
+		h["Content-Type"] = nil
+		h["Content-Range"] = []string{rfc9111.UnsatisfiedRange(size)}
+		h["Content-Length"] = []string{"0"}
+		x.head(http.StatusRequestedRangeNotSatisfiable)
+		return true
+	case rfc9111.RangePartial:
+		if len(ranges) == 1 {
+			x.sendRange(o, from, ranges[0], size)
+		} else {
+			x.sendMultipart(o, from, ranges, size)
+		}
+		return true
+	}
+	return false
+}
+
+func (x *exchange) sendRange(o *Object, from readFrom, part rfc9111.Range, size int64) {
+	r := from.Reader(part.Start, part.Length)
+	defer r.Close()
+	x.fields(&o.Meta)
+	h := x.w.Header()
+	h["Content-Range"] = []string{rfc9111.ContentRange(part, size)}
+	h["Content-Length"] = []string{strconv.FormatInt(part.Length, 10)}
+	x.head(http.StatusPartialContent)
+	x.stream(r, x.w)
+}
+
+// sendMultipart sends several ranges as multipart/byteranges (RFC 9110, 14.6).
+func (x *exchange) sendMultipart(o *Object, from readFrom, ranges []rfc9111.Range, size int64) {
+	readers := make([]*store.Reader, len(ranges))
+	for i, part := range ranges {
+		readers[i] = from.Reader(part.Start, part.Length)
+		defer readers[i].Close()
+	}
+	var head counter
+	mw := multipart.NewWriter(&head)
+	partHead := func(part rfc9111.Range) textproto.MIMEHeader {
+		h := textproto.MIMEHeader{"Content-Range": {rfc9111.ContentRange(part, size)}}
+		for _, f := range o.Meta.Fields {
+			if f.Name == "Content-Type" {
+				h["Content-Type"] = f.Values
+			}
+		}
+		return h
+	}
+	for _, part := range ranges {
+		_, _ = mw.CreatePart(partHead(part)) // a counter does not fail
+		head += counter(part.Length)
+	}
+	_ = mw.Close() // nor here
+
+	x.fields(&o.Meta)
+	h := x.w.Header()
+	h["Content-Type"] = []string{"multipart/byteranges; boundary=" + mw.Boundary()}
+	h["Content-Length"] = []string{strconv.FormatInt(int64(head), 10)}
+	x.head(http.StatusPartialContent)
+	out := multipart.NewWriter(countedWriter{x})
+	_ = out.SetBoundary(mw.Boundary()) // it was one before
+	for i, part := range ranges {
+		to, err := out.CreatePart(partHead(part))
+		if err != nil || !x.stream(readers[i], to) {
+			return
+		}
+	}
+	_ = out.Close() // the client is gone
+}
+
+// counter counts what is written.
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
+}
+
+// countedWriter writes to the client. Content counts once: stream counts what
+// it writes itself.
+type countedWriter struct{ x *exchange }
+
+func (w countedWriter) Write(p []byte) (int, error) { return w.x.w.Write(p) }
+
+// head writes the status line and header.
+func (x *exchange) head(status int) {
+	h := x.w.Header()
+	if x.outcome != Hit && x.outcome != Stale || x.status.fwd != "" {
+		if x.fwdKnown != status {
+			x.status.fwdStatus = x.fwdKnown
+		}
+		upstream := h["Cache-Status"]
+		h["Cache-Status"] = append(slices.Clip(upstream), string(x.status.append(nil)))
+	}
+	x.sent = status
+	x.firstByte = time.Since(x.now)
+	x.w.WriteHeader(status)
+}
+
+// write sends content. It reports false when the client is gone.
+func (x *exchange) write(p []byte) bool {
+	n, err := x.w.Write(p)
+	x.bytes += int64(n)
+	return err == nil
+}
+
+// stream copies r to the client as it arrives. It reports false when the
+// client is gone; a body that breaks breaks the client's connection too, so
+// that nobody takes the part for the whole.
+func (x *exchange) stream(r *store.Reader, to io.Writer) bool {
+	rc := http.NewResponseController(x.w)
+	defer rc.SetWriteDeadline(time.Time{})
+	for {
+		if r.Waiting() {
+			_ = rc.Flush() // a client that is gone shows at the next write
+		}
+		p, err := r.Next(x.r.Context())
+		if err == io.EOF {
+			return true
+		}
+		if err != nil {
+			x.broken(err)
+			return false
+		}
+		_ = rc.SetWriteDeadline(time.Now().Add(writeStall)) // not every writer has one
+		n, err := to.Write(p)
+		x.bytes += int64(n)
+		if err != nil {
+			return false
+		}
+	}
+}
+
+// broken ends an answer whose content broke: the connection is closed, or the
+// stream reset.
+func (x *exchange) broken(err error) {
+	switch {
+	case errors.Is(err, store.ErrStalled):
+		x.status.detail = "stalled-reader"
+		x.h.Stats.Fault(FaultStalledRead)
+	case x.r.Context().Err() != nil || errors.Is(err, context.Canceled):
+		x.status.detail = "client-gone"
+	default:
+		x.status.detail = "incomplete"
+		x.h.Log.Warn("response broken off", "site", x.site.Name, "url", clip(x.url()), "err", err)
+	}
+	// What is here goes out first, so that the client sees where it broke.
+	_ = http.NewResponseController(x.w).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+// trailers sends trailer fields behind the content.
+func (x *exchange) trailers(t http.Header) {
+	if len(t) == 0 || x.method == http.MethodHead {
+		return
+	}
+	h := x.w.Header()
+	for name, values := range t {
+		h[http.TrailerPrefix+name] = values
+	}
+}
+
+// refuse answers with an error of the node's own, not of the origin's making.
+func (x *exchange) refuse(status int, detail string) {
+	if x.outcome != Local {
+		x.outcome = Fault
+	}
+	x.status.detail = detail
+	kind := "http_request_error"
+	if status >= 500 {
+		kind = "proxy_internal_response"
+	}
+	x.w.Header()["Proxy-Status"] = []string{"seawall; error=" + kind}
+	x.page(status)
+}
+
+// fail answers with an error on the way to the origin, of an RFC 9209 type.
+func (x *exchange) fail(status int, kind string) {
+	x.outcome = Fault
+	x.w.Header()["Proxy-Status"] = []string{"seawall; error=" + kind}
+	x.page(status)
+}
+
+// page writes a short error page. Errors are never stored on the way.
+func (x *exchange) page(status int) {
+	h := x.w.Header()
+	text := strconv.Itoa(status) + " " + http.StatusText(status) + "\n"
+	h["Content-Type"] = []string{"text/plain; charset=utf-8"}
+	h["Cache-Control"] = []string{"no-store"}
+	h["Content-Length"] = []string{strconv.Itoa(len(text))}
+	x.fwdKnown = 0
+	x.head(status)
+	if x.method != http.MethodHead {
+		x.write([]byte(text))
+	}
+}
