@@ -21,7 +21,6 @@ type exchange struct {
 	ask
 	site   *site
 	policy *policy
-	now    time.Time // when the request was read
 	asked  time.Time // when the origin was, by pass
 
 	key  []byte
@@ -44,6 +43,7 @@ type exchange struct {
 // ask is what a look-up needs of a request, and what its fill needs after the
 // client has left.
 type ask struct {
+	now        time.Time // when the request was read, or last looked up
 	method     string
 	scheme     string
 	host       string // normalised
@@ -76,6 +76,10 @@ func (a *ask) Accepts(o *Object) bool {
 	}
 	return true
 }
+
+// Joins reports whether a fill of o, whose head came before the request, is
+// still of use to it: a long one may outlive its response's lifetime.
+func (a *ask) Joins(o *Object) bool { return o.Meta.Terms.Fresh(a.now) }
 
 // Selector returns the normal form of the request's fields of these names.
 func (a *ask) Selector(names []string) string {
@@ -134,14 +138,29 @@ func (x *exchange) admit() bool {
 		x.fail(http.StatusBadGateway, "proxy_loop_detected")
 		return false
 	}
+	x.header = endToEnd(r.Header)
 	x.path, x.query = normalPath(path), x.site.query.apply(query)
-	x.policy = x.site.policyFor(x.path, r.Header, 0)
-	x.parts = x.policy.keyParts(r.Header)
-	x.authorized = len(r.Header["Authorization"]) > 0
-	x.directives = rfc9111.RequestDirectives(r.Header)
+	x.policy = x.site.policyFor(x.path, x.header, 0)
+	x.parts = x.policy.keyParts(x.header)
+	x.authorized = len(x.header["Authorization"]) > 0
+	x.directives = rfc9111.RequestDirectives(x.header)
 	x.key = appendKey(x.key[:0], x.scheme, x.host, x.path, x.query)
 	x.hash = x.h.Store.Hash(x.key)
 	return true
+}
+
+// endToEnd returns the fields that the origin will see of the client's. Only
+// they may choose a variant: a field that Connection names does not reach the
+// origin, and must not poison the variant of those who really send it.
+func endToEnd(h http.Header) http.Header {
+	for _, line := range h["Connection"] {
+		switch strings.ToLower(line) {
+		case "close", "keep-alive", "upgrade", "keep-alive, upgrade":
+		default:
+			return rfc9111.EndToEnd(h)
+		}
+	}
+	return h
 }
 
 // loops reports whether the request has been through a Seawall node before

@@ -500,6 +500,9 @@ func (f *flight) received(resp *http.Response, asked, got time.Time) {
 	if policy.Bypass {
 		d.Store, d.Why = false, "bypass"
 	}
+	if d.Store && endless(resp.Header) {
+		d.Store, d.Why = false, "stream"
+	}
 	header := clean(resp.Header, resp.ProtoMajor, resp.ProtoMinor, got)
 	v, ok := f.variantOf(header)
 	if !ok {
@@ -528,6 +531,9 @@ func (f *flight) received(resp *http.Response, asked, got time.Time) {
 		f.detail = detailInvalidated
 	default:
 		f.stored = true
+		if f.h.Store.Crowds(f.fill.Claim, o.Selector) {
+			f.detail = detailManyVariants
+		}
 	}
 	f.h.learn(&f.ask, f.key, header)
 	f.fill.Resolve(o, resp.ContentLength, v.Names(), true)
@@ -540,6 +546,14 @@ func (f *flight) received(resp *http.Response, asked, got time.Time) {
 	if err != nil {
 		f.h.Log.Debug("fill ended short", "site", f.site.Name, "url", clip(f.ask.url()), "err", err)
 	}
+}
+
+// endless reports whether a response is a conversation rather than a
+// representation: it ends with its client.
+func endless(h http.Header) bool {
+	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	media = strings.ToLower(strings.TrimSpace(media))
+	return media == "text/event-stream" || media == "application/grpc" || strings.HasPrefix(media, "application/grpc+")
 }
 
 // refuse gives a response that may not be shared to the leader, if it is

@@ -20,7 +20,7 @@ const levelFault = slog.LevelInfo
 // and what this node says of itself and of the client. It has no content.
 func (x *exchange) outgoing(ctx context.Context) *http.Request {
 	h := x.header.Clone()
-	trailers := httpguts.HeaderValuesContainsToken(h["Te"], "trailers")
+	trailers := httpguts.HeaderValuesContainsToken(x.r.Header["Te"], "trailers")
 	rfc9111.RemoveHopByHop(h)
 	if trailers {
 		h["Te"] = []string{"trailers"}
@@ -40,6 +40,9 @@ func (x *exchange) outgoing(ctx context.Context) *http.Request {
 // introduce adds Via, CDN-Loop and what is told of the client. Only trusted
 // proxies' words about it are passed on.
 func (x *exchange) introduce(h http.Header) {
+	// Connection cannot take away what keeps requests from going in circles.
+	h["Via"] = x.r.Header["Via"]
+	h["Cdn-Loop"] = x.r.Header["Cdn-Loop"]
 	addMember(h, "Via", viaOf(x.r.ProtoMajor, x.r.ProtoMinor))
 	addMember(h, "Cdn-Loop", "seawall; node="+x.h.Node)
 	from := peer(x.r)

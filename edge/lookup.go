@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -24,7 +25,7 @@ func (x *exchange) lookup() Outcome {
 		return x.passing(fwdBypass, "")
 	case hasContent(x.r):
 		return x.passing(fwdBypass, string(rfc9111.ReasonContent))
-	case upgrades(x.header):
+	case upgrades(x.r.Header):
 		return x.passing(fwdBypass, "upgrade")
 	case rfc9111.HasPreconditions(x.header):
 		return x.passing(fwdBypass, "precondition")
@@ -100,7 +101,18 @@ func hasContent(r *http.Request) bool {
 	return r.ContentLength != 0 || len(r.TransferEncoding) > 0
 }
 
-// upgrades reports whether the client wants to change the protocol.
+// upgrades reports whether the client wants to change to a protocol that the
+// node may pass blindly. Another HTTP is none of them: behind an upgrade to
+// h2c, requests would reach the origin past every rule of the node.
 func upgrades(h http.Header) bool {
-	return len(h["Upgrade"]) > 0 && httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade")
+	if len(h["Upgrade"]) == 0 || !httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade") {
+		return false
+	}
+	for _, protocol := range rfc9111.Members(h["Upgrade"]) {
+		name, _, _ := strings.Cut(strings.ToLower(protocol), "/")
+		if name == "h2c" || name == "h2" || name == "http" || name == "tls" {
+			return false
+		}
+	}
+	return true
 }

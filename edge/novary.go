@@ -23,6 +23,7 @@ const (
 type anyone struct{}
 
 func (anyone) Accepts(*Object) bool     { return true }
+func (anyone) Joins(*Object) bool       { return false }
 func (anyone) Selector([]string) string { return "" }
 
 // learn remembers what a stored response says of its query.
@@ -90,11 +91,26 @@ func (x *exchange) equivalent(found store.Found[Meta]) store.Found[Meta] {
 	}
 	hash := x.h.Store.Hash(key)
 	other := x.h.Store.Find(hash, key, &x.ask)
-	if other.Object == nil {
+	if other.Object == nil || !x.agrees(other.Object) {
 		return found
 	}
 	x.key, x.hash = append(x.key[:0], key...), hash
 	return other
+}
+
+// agrees reports whether the object's own No-Vary-Search still makes the
+// request's query equivalent to its own: the rule known for the path may be
+// another response's.
+func (x *exchange) agrees(o *Object) bool {
+	for _, f := range o.Meta.Fields {
+		if f.Name != "No-Vary-Search" {
+			continue
+		}
+		rule, ok := rfc9111.ParseNoVarySearch(f.Values)
+		_, own, _ := strings.Cut(o.Key, "?")
+		return ok && rule.Canonical(own) == rule.Canonical(strings.TrimPrefix(x.query, "?"))
+	}
+	return false
 }
 
 // invalidate marks what is stored for key, and for a query equivalent to the

@@ -52,7 +52,7 @@ const (
 	detailTooLarge     = "too-large"
 	detailStaleIfError = "stale-if-error"
 	detailOnlyIfCached = "only-if-cached"
-	detailHitForMiss   = "hit-for-miss"
+	detailManyVariants = "too-many-variants"
 	detailInvalidated  = "invalidated"
 )
 

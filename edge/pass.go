@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -61,9 +62,9 @@ func (x *exchange) prepare(out *http.Request, claim *store.Claim[Meta]) {
 		x.shareable(out)
 		return
 	}
-	if upgrades(x.header) && x.method == http.MethodGet {
+	if upgrades(x.r.Header) && x.method == http.MethodGet {
 		out.Header["Connection"] = []string{"Upgrade"}
-		out.Header["Upgrade"] = x.header["Upgrade"]
+		out.Header["Upgrade"] = x.r.Header["Upgrade"]
 	}
 	if x.method == http.MethodHead && !x.policy.Bypass {
 		x.codings(out.Header)
@@ -193,8 +194,9 @@ func (x *exchange) relay(resp *http.Response, claim *store.Claim[Meta], why rfc9
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // net/http would guess one
 	}
-	for name := range resp.Trailer {
-		h["Trailer"] = append(h["Trailer"], name)
+	announced := slices.Sorted(maps.Keys(resp.Trailer))
+	if len(announced) > 0 {
+		h["Trailer"] = announced
 	}
 	if resp.ContentLength >= 0 && len(resp.Trailer) == 0 && bodyAllowed(resp.StatusCode) {
 		h["Content-Length"] = []string{strconv.FormatInt(resp.ContentLength, 10)}
@@ -210,6 +212,9 @@ func (x *exchange) relay(resp *http.Response, claim *store.Claim[Meta], why rfc9
 		x.copy(resp, draft)
 	}
 	for name, values := range resp.Trailer {
+		if !slices.Contains(announced, name) {
+			name = http.TrailerPrefix + name
+		}
 		h[name] = values
 	}
 	if draft != nil {
@@ -320,6 +325,9 @@ func (x *exchange) draft(resp *http.Response, claim *store.Claim[Meta], got time
 	if !ok && d.Store {
 		d.Store, d.Why = false, rfc9111.ReasonVaryAny
 	}
+	if d.Store && endless(resp.Header) {
+		d.Store, d.Why = false, "stream"
+	}
 	if policy.Bypass || !d.Store {
 		if x.method == http.MethodGet {
 			x.status.detail = string(d.Why)
@@ -339,6 +347,9 @@ func (x *exchange) draft(resp *http.Response, claim *store.Claim[Meta], got time
 	x.status.stored = true
 	o := newObject(resp.StatusCode, header, d, v, &x.ask, got)
 	o.Meta.setHidden(o, hiddenOf(resp.Header, nil), tagsOf(resp.Header))
+	if x.h.Store.Crowds(claim, o.Selector) {
+		x.status.detail = detailManyVariants
+	}
 	return &draft{x: x, claim: claim, body: body, object: o}
 }
 
@@ -387,7 +398,11 @@ func (g *hintGate) close() {
 // (RFC 9110, 7.8), until either ends.
 func (x *exchange) switchProtocols(resp *http.Response) {
 	origin, ok := resp.Body.(io.ReadWriteCloser)
-	if !ok || !upgrades(x.header) {
+	if !upgrades(x.r.Header) {
+		x.fail(http.StatusBadGateway, "http_protocol_error") // nobody asked for it
+		return
+	}
+	if !ok {
 		x.fail(http.StatusBadGateway, "http_upgrade_failed")
 		return
 	}

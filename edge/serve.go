@@ -9,6 +9,7 @@ import (
 	"net/textproto"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"seawall/edge/rfc9111"
@@ -231,6 +232,11 @@ func (x *exchange) write(p []byte) bool {
 func (x *exchange) stream(r *store.Reader, to io.Writer) bool {
 	rc := http.NewResponseController(x.w)
 	defer rc.SetWriteDeadline(time.Time{})
+	var cut atomic.Bool
+	r.OnCut = func() {
+		cut.Store(true)
+		_ = rc.SetWriteDeadline(time.Now()) // ends the write it is stuck in
+	}
 	for {
 		if r.Waiting() {
 			_ = rc.Flush() // a client that is gone shows at the next write
@@ -244,9 +250,15 @@ func (x *exchange) stream(r *store.Reader, to io.Writer) bool {
 			return false
 		}
 		_ = rc.SetWriteDeadline(time.Now().Add(writeStall)) // not every writer has one
+		if cut.Load() {
+			x.broken(store.ErrStalled) // the deadline just set must not outlive the cut
+		}
 		n, err := to.Write(p)
 		x.bytes += int64(n)
 		if err != nil {
+			if cut.Load() {
+				x.broken(store.ErrStalled)
+			}
 			return false
 		}
 	}

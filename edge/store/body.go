@@ -52,6 +52,7 @@ type Body struct {
 	room    chan struct{}    // closed when a reader moves on; nil unless the fill waits
 	charge  func(int64) bool // takes bytes from the budget; only the fill touches it
 	trailer any
+	stalled *atomic.Uint64 // counts readers that were cut
 }
 
 // NewBody returns a settled body of these bytes, which it keeps.
@@ -170,14 +171,26 @@ func (b *Body) awaitRoom(ctx context.Context, room chan struct{}, slowest *Reade
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-timer.C:
-		b.mu.Lock()
-		if slowest != nil && slowest.off == off {
-			slowest.cut = true
-			delete(b.readers, slowest)
-		}
-		b.mu.Unlock()
+		b.cutOff(slowest, off)
 	}
 	return nil
+}
+
+// cutOff cuts a reader that is still where it was.
+func (b *Body) cutOff(r *Reader, off int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r == nil || r.off != off || r.cut {
+		return
+	}
+	r.cut = true
+	delete(b.readers, r)
+	if b.stalled != nil {
+		b.stalled.Add(1)
+	}
+	if r.OnCut != nil {
+		r.OnCut()
+	}
 }
 
 // slowestLocked returns the reader that is furthest behind and its offset;
@@ -425,6 +438,11 @@ type Reader struct {
 	end  int64 // where to stop, -1 for the body's end
 	gave int64 // bytes given by the last Next, held until the next call
 	cut  bool  // guarded by body.mu
+
+	// OnCut, if set before the first Next, is called once when the reader is
+	// cut because it held up the others, so that a write it is stuck in can be
+	// ended. It must not block.
+	OnCut func()
 }
 
 // Next returns the next bytes, up to a block, waiting for them while the body

@@ -26,6 +26,9 @@ type Object[M any] struct {
 	// Epoch is the purge epoch when the request to the origin began.
 	Epoch uint64
 
+	// begun orders the requests to the origin for one key: what an earlier one
+	// brought never replaces what a later one did.
+	begun uint64
 	// renewing is when a background refresh may next begin, in Unix
 	// nanoseconds; math.MaxInt64 while one runs.
 	renewing atomic.Int64
@@ -84,6 +87,7 @@ type entry[M any] struct {
 	fills      []*Fill[M] // those that may be joined
 	claims     int        // rights to publish that are outstanding
 	generation uint64     // counts invalidations
+	begun      uint64     // counts claims
 	names      []string   // the Vary names learned last
 	dead       bool       // taken out of the table; start over
 }

@@ -113,7 +113,7 @@ func (s *Store[M]) Join(w Want[M]) (*Seat[M], Role) {
 func (f *Fill[M]) suits(ask Asker[M]) bool {
 	select {
 	case <-f.ready:
-		return f.object != nil && ask.Accepts(f.object) && f.object.Body.joinable()
+		return f.object != nil && ask.Accepts(f.object) && ask.Joins(f.object) && f.object.Body.joinable()
 	default:
 		return ask.Selector(f.names) == f.selector
 	}
@@ -188,6 +188,7 @@ func (t *Seat[M]) Leave() {
 func (f *Fill[M]) Resolve(o *Object[M], size int64, names []string, keep bool) {
 	o.Key, o.Epoch = f.entry.key, f.epoch
 	o.Body = newGrowing(size, f.charge)
+	o.Body.stalled = &f.store.stalled
 	f.keep.Store(keep && size <= f.store.o.MaxObject)
 	if !f.keep.Load() {
 		o.Body.narrow()

@@ -56,6 +56,9 @@ type Options[M any] struct {
 type Asker[M any] interface {
 	// Accepts reports whether the object is a variant for this request.
 	Accepts(o *Object[M]) bool
+	// Joins reports whether the request may read the fill of o, which it
+	// accepts, though it came after the fill's wait had ended.
+	Joins(o *Object[M]) bool
 	// Selector returns the normal form of the request's fields of these names.
 	Selector(names []string) string
 }
@@ -201,6 +204,7 @@ func (s *Store[M]) unlock(e *entry[M]) {
 type Claim[M any] struct {
 	entry      *entry[M]
 	generation uint64
+	begun      uint64
 	epoch      uint64
 }
 
@@ -214,7 +218,8 @@ func (s *Store[M]) Claim(h Hash, key []byte) *Claim[M] {
 
 func (e *entry[M]) claimLocked(epoch uint64) *Claim[M] {
 	e.claims++
-	return &Claim[M]{entry: e, generation: e.generation, epoch: epoch}
+	e.begun++
+	return &Claim[M]{entry: e, generation: e.generation, begun: e.begun, epoch: epoch}
 }
 
 // Holds reports whether what is published by the claim now would be kept: no
@@ -223,6 +228,15 @@ func (s *Store[M]) Holds(c *Claim[M]) bool {
 	c.entry.mu.Lock()
 	defer c.entry.mu.Unlock()
 	return c.entry.generation == c.generation
+}
+
+// Crowds reports whether publishing a variant with this selector would push
+// out another, because the key has as many as it may.
+func (s *Store[M]) Crowds(c *Claim[M], selector string) bool {
+	slots := c.entry.variants()
+	return len(slots) >= s.o.Variants && !slices.ContainsFunc(slots, func(at *slot[M]) bool {
+		return at.object.Load().Selector == selector
+	})
 }
 
 // Drop ends the claim.
@@ -234,9 +248,10 @@ func (s *Store[M]) Drop(c *Claim[M]) {
 
 // Publish stores o, whose body is complete, in place of the same variant. It
 // returns false when an invalidation or purge came since the claim was made,
-// or the body is larger than objects may be.
+// when a request made later has brought the variant already, or when the body
+// is larger than objects may be.
 func (s *Store[M]) Publish(c *Claim[M], o *Object[M]) bool {
-	o.Key, o.Epoch = c.entry.key, c.epoch
+	o.Key, o.Epoch, o.begun = c.entry.key, c.epoch, c.begun
 	if o.Body.Size() > s.o.MaxObject || o.cost() > s.o.Memory {
 		return false
 	}
@@ -251,7 +266,7 @@ func (s *Store[M]) Publish(c *Claim[M], o *Object[M]) bool {
 		if old.Selector != o.Selector {
 			continue
 		}
-		if old.Epoch > o.Epoch {
+		if old.begun > o.begun {
 			e.mu.Unlock()
 			return false
 		}
@@ -337,7 +352,7 @@ func (s *Store[M]) evicted(r *resident) {
 // Refresh swaps fresh in for old, over the same body (a 304). It returns
 // false, and changes nothing, when old is no longer the current object.
 func (s *Store[M]) Refresh(c *Claim[M], old, fresh *Object[M]) bool {
-	fresh.Key, fresh.Epoch = c.entry.key, c.epoch
+	fresh.Key, fresh.Epoch, fresh.begun = c.entry.key, c.epoch, c.begun
 	fresh.Body, fresh.Selector = old.Body, old.Selector
 	e := c.entry
 	e.mu.Lock()

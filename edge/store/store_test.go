@@ -25,6 +25,8 @@ func (l lang) Accepts(o *Object[string]) bool {
 	return o.Selector == "" || o.Selector == "language="+string(l)
 }
 
+func (l lang) Joins(*Object[string]) bool { return true }
+
 func (l lang) Selector(names []string) string {
 	if len(names) == 0 {
 		return ""
@@ -142,6 +144,20 @@ func TestInvalidateIsNotUndoneByEarlierClaim(t *testing.T) {
 	put(s, "a", "", "newer")
 	if s.Find(s.Hash(key), key, lang("")).Invalid {
 		t.Error("what was published after the invalidation is marked")
+	}
+}
+
+func TestEarlierFetchDoesNotReplaceALaterOne(t *testing.T) {
+	s := open(t, Options[string]{})
+	key := []byte("a")
+	slow := s.Claim(s.Hash(key), key)
+	put(s, "a", "", "new")
+	if s.Publish(slow, &Object[string]{Body: NewBody([]byte("old"))}) {
+		t.Error("what was asked for earlier replaced what was asked for later")
+	}
+	s.Drop(slow)
+	if got, _ := get(s, "a", ""); got != "new" {
+		t.Errorf("get = %q, want the later", got)
 	}
 }
 
@@ -431,6 +447,9 @@ func TestStalledReaderIsCutAndHarmsNobody(t *testing.T) {
 		stalled.Close()
 		seat.Leave()
 		other.Leave()
+		if n := s.Usage().Stalled; n != 1 {
+			t.Errorf("stalled readers counted = %d, want 1", n)
+		}
 		s.Close()
 	})
 }
