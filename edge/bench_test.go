@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"seawall/edge/rfc9111"
 )
 
@@ -145,3 +147,5 @@ func TestHitAllocatesNothingOfItsOwn(t *testing.T) {
 		t.Errorf("a hit allocates %v times, want at most 1", n)
 	}
 }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

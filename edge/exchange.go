@@ -28,6 +28,7 @@ type exchange struct {
 
 	// What lookup found.
 	object *Object
+	known  bool          // a fill brought another variant of the key
 	terms  rfc9111.Terms // the object's, as a soft purge changes them
 
 	outcome    Outcome

@@ -77,7 +77,10 @@ func (x *exchange) fetch() {
 func (x *exchange) again() bool {
 	x.now = time.Now()
 	switch x.judge(x.h.Store.Find(x.hash, x.key, &x.ask)) {
-	case Hit, Stale:
+	case Stale:
+		x.renewBehind()
+		fallthrough
+	case Hit:
 		x.status.fwd = ""
 		x.serveHit()
 		return true
@@ -139,6 +142,7 @@ func (x *exchange) await(seat *store.Seat[Meta], f *flight, leads bool) bool {
 	}
 	o := seat.Object()
 	if !leads && !x.Accepts(o) {
+		x.known = true
 		x.status.collapsed = false
 		return false
 	}

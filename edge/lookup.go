@@ -53,7 +53,7 @@ func (x *exchange) judged(found store.Found[Meta]) Outcome {
 		switch {
 		case x.barred:
 			x.status.fwd = fwdRequest
-		case found.Known && x.sameParts:
+		case (found.Known || x.known) && x.sameParts:
 			x.status.fwd = fwdVary
 		default:
 			x.status.fwd = fwdURI
