@@ -193,3 +193,20 @@ func TestAgeField(t *testing.T) {
 		}
 	}
 }
+
+func TestTokenBytes(t *testing.T) {
+	const all = "!#$%&'*+-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ^_`abcdefghijklmnopqrstuvwxyz|~" // RFC 9110, 5.6.2
+	for c := range 256 {
+		if got, want := isTokenByte(byte(c)), strings.IndexByte(all, byte(c)) >= 0; got != want {
+			t.Errorf("§1 %#x: got %v, want %v", c, got, want)
+		}
+	}
+}
+
+func TestTwoDigitYearsWithoutATime(t *testing.T) {
+	for in, want := range map[string]int{"Sunday, 06-Nov-69 08:49:37 GMT": 1969, "Sunday, 06-Nov-68 08:49:37 GMT": 2068} {
+		if got, ok := ParseDate(in); !ok || got.Year() != want {
+			t.Errorf("§3 %q: got %v, %v, want year %d", in, got, ok, want)
+		}
+	}
+}

@@ -86,3 +86,12 @@ func TestAlsoInvalid(t *testing.T) {
 		t.Errorf("§9 IPv6: got %q", got)
 	}
 }
+
+func TestWhatIsNoURLResolvesToNothing(t *testing.T) {
+	for _, reference := range []string{"https://:443/z", "https:///z", "https://?q", "https://u@a.example/", `https://a.example\b/`,
+		"https://a:b:1/", "https://[::1/", "https://::1]/", "https://a.example:x/", "ftp://a.example/", "//", "a:b", "/a\x7f"} {
+		if got, ok := resolve("https://a.example/x", reference); ok {
+			t.Errorf("§9 %q: got %q, want none", reference, got)
+		}
+	}
+}

@@ -20,6 +20,7 @@ func TestNoVarySearch(t *testing.T) {
 		{"§6 all but none", `params, except=()`, "q=2", "q=3", true},
 		{"§6 over all lines", "key-order\nparams=(\"utm\")", "b=1&a=2&utm=1", "a=2&b=1", true},
 		{"§6 escapes", `params=("%c3%a9+x")`, "%C3%A9%20x=1&a=%41", "a=A", true},
+		{"§6 escapes with every kind of digit", "key-order", "a=%09%90%aF%Fa", "a=\t\x90\xaf\xfa", true},
 		{"§6 plus is a space", "key-order", "a=b+c", "a=b%20c", true},
 		{"§6 a malformed escape stays", "key-order", "a=%zz", "a=%25zz", true},
 		{"§6 a value that looks like another parameter", "key-order", "a=1%26b%3D2", "a=1&b=2", false},

@@ -234,6 +234,7 @@ func TestUnionAndMissing(t *testing.T) {
 	}{
 		{"§8 first", nil, Range{5, 5}, []Range{{5, 5}}, Range{0, 20}, []Range{{0, 5}, {10, 10}}},
 		{"§8 touching joins", []Range{{0, 5}}, Range{5, 5}, []Range{{0, 10}}, Range{2, 3}, nil},
+		{"§8 joined away from the start", []Range{{5, 5}}, Range{10, 5}, []Range{{5, 10}}, Range{5, 11}, []Range{{15, 1}}},
 		{"§8 a hole stays", []Range{{0, 5}}, Range{10, 5}, []Range{{0, 5}, {10, 5}}, Range{3, 9}, []Range{{5, 5}}},
 		{"§8 bridging", []Range{{0, 5}, {10, 5}}, Range{4, 7}, []Range{{0, 15}}, Range{0, 16}, []Range{{15, 1}}},
 		{"§8 one byte", []Range{{0, 1}}, Range{2, 1}, []Range{{0, 1}, {2, 1}}, Range{0, 3}, []Range{{1, 1}}},

@@ -45,6 +45,7 @@ func TestNotModified(t *testing.T) {
 		{"§7 one quote", "GET", header(`ETag: "`), []string{`If-None-Match: "`}, false},
 		{"§7 no closing quote", "GET", header(`ETag: "a`), []string{`If-None-Match: "a`}, false},
 		{"§7 no opening quote", "GET", header(`ETag: a"`), []string{`If-None-Match: a"`}, false},
+		{"§7 the first visible byte", "GET", header(`ETag: "!"`), []string{`If-None-Match: "!"`}, true},
 		{"§7 the empty tag", "GET", header(`ETag: ""`), []string{`If-None-Match: ""`}, true},
 		{"§7 a malformed member beside a good one", "GET", stored, []string{`If-None-Match: a, "a"`}, true},
 		{"§7 space in a tag", "GET", header(`ETag: "a b"`), []string{`If-None-Match: "a b"`}, false},
