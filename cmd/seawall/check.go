@@ -1,0 +1,67 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"seawall/edge"
+	"seawall/origin"
+)
+
+// checkCommand is `seawall check FILE`.
+type checkCommand struct {
+	File string `arg:"" help:"The configuration to validate."`
+}
+
+// Help is shown under the command's flags.
+func (*checkCommand) Help() string {
+	return "Every error is a line: file:line:column: what, and what to write instead.\n\nExample:\n  seawall check deploy/config/complete.yaml"
+}
+
+// Run prints every error, or that there is none.
+func (c *checkCommand) Run(t *terminal) error {
+	s, err := loadSettings(c.File)
+	if err != nil {
+		return err
+	}
+	if len(s.Sites) == 0 {
+		return &faults{c.File, []fault{{text: "no sites; list at least one with its origins"}}}
+	}
+	if err := s.tryOut(); err != nil {
+		return &faults{c.File, []fault{{text: err.Error()}}}
+	}
+	fmt.Fprintf(t.out, "%s: OK, %s\n", c.File, plural(len(s.Sites), "site"))
+	return nil
+}
+
+// tryOut makes all that a node would make of s, as far as that binds nothing
+// and connects to nothing.
+func (s *settings) tryOut() (err error) {
+	store, err := edge.NewStore(edge.StoreOptions{Memory: s.Cache.Memory, MaxObject: s.Cache.MaxObject})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	config := edge.Config{Store: store, Node: s.Node.Name, Trusted: s.Trusted}
+	for _, site := range s.Sites {
+		pool, err := origin.New(site.pool(slog.New(slog.DiscardHandler)))
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		config.Sites = append(config.Sites, site.edge(pool))
+	}
+	h, err := edge.New(config)
+	if err == nil {
+		h.Close()
+	}
+	return err
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

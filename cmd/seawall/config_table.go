@@ -1,0 +1,371 @@
+package main
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"seawall/edge/rfc9111"
+)
+
+// settings are a whole configuration, every default filled in.
+type settings struct {
+	Listen  listenSettings
+	Cache   storeSettings
+	Sites   []siteSettings
+	Trusted []netip.Prefix
+	Node    nodeSettings
+	Log     logSettings
+}
+
+type listenSettings struct {
+	HTTP, Admin string // Admin is "" when off
+	Connections int
+}
+
+type storeSettings struct {
+	Memory, MaxObject int64 // MaxObject 0 is the store's own default
+	Young             string
+}
+
+type nodeSettings struct{ Name string }
+
+type logSettings struct {
+	Level  slog.Level
+	Format string // "text" or "json"
+	Access string // a path, "stdout", "stderr" or "off"
+}
+
+type siteSettings struct {
+	Name       string
+	Hosts      []string
+	Origins    []string
+	HostHeader string // "client", "origin" or a name
+	Timeouts   timeoutSettings
+	Pool       poolSettings
+	Cache      policySettings
+	Limits     limitSettings
+}
+
+type timeoutSettings struct { // negative is off
+	Connect, TLS, Header, IdleBody, Total, IdleConn time.Duration
+}
+
+type poolSettings struct{ InFlight, Idle int }
+
+type policySettings struct {
+	Bypass             bool
+	SetCookie          rfc9111.SetCookie
+	TTL                time.Duration
+	HeuristicFraction  float64
+	HeuristicMax       time.Duration
+	StaleIfUnreachable time.Duration // negative is never
+	HitForMiss         time.Duration
+	Targeted           []string
+	AcceptEncoding     string // "identity" or "client"
+	HonourReload       bool
+	Query              querySettings
+	Key                keySettings
+	Rules              []ruleSettings
+}
+
+type querySettings struct {
+	Drop, Keep []string
+	Sort       bool
+}
+
+type keySettings struct{ Headers, Cookies []string }
+
+type ruleSettings struct {
+	Path          string
+	Status        []int
+	Cookie        string
+	Header, Value string
+	TTL           *time.Duration
+	Bypass        *bool
+	SetCookie     *rfc9111.SetCookie
+	Key           keySettings
+}
+
+type limitSettings struct {
+	URL  int64
+	Body int64
+}
+
+// settingsKeys is the top of the table. Sections follow in the order of the
+// file that complete.yaml shows.
+func settingsKeys() []key[settings] {
+	return []key[settings]{
+		{name: "listen", takes: section(listenKeys, func(s *settings) *listenSettings { return &s.Listen }),
+			meaning: "where connections are accepted"},
+		{name: "cache", takes: section(storeKeys, func(s *settings) *storeSettings { return &s.Cache }),
+			meaning: "how much is kept"},
+		{name: "sites", takes: sections(siteKeys, func(s *settings) *[]siteSettings { return &s.Sites }, checkSites),
+			meaning: "what is answered for, and from where"},
+		{name: "trusted_proxies", takes: many("an address range, as 10.0.0.0/8", parsePrefix, func(s *settings) *[]netip.Prefix { return &s.Trusted }),
+			meaning: "peers whose X-Forwarded-* and Forwarded fields are believed"},
+		{name: "nodes", takes: section(nodeKeys, func(s *settings) *nodeSettings { return &s.Node }),
+			meaning: "this node among others"},
+		{name: "log", takes: section(logKeys, func(s *settings) *logSettings { return &s.Log }),
+			meaning: "what is written down"},
+		later[settings]("tls", "certificates come with HTTPS"),
+		later[settings]("functions", "edge functions come later"),
+		later[settings]("trace", "tracing comes later"),
+	}
+}
+
+func listenKeys() []key[listenSettings] {
+	return []key[listenSettings]{
+		{name: "http", def: ":8080", takes: one("host:port, as :8080", parseAddr, func(s *listenSettings) *string { return &s.HTTP }),
+			meaning: "clear HTTP/1.1, and HTTP/2 by prior knowledge"},
+		{name: "admin", def: "127.0.0.1:9090", takes: one("host:port, or off", parseAddrOrOff, func(s *listenSettings) *string { return &s.Admin }),
+			meaning: "health, metrics and the admin API"},
+		{name: "max_connections", def: "16384", takes: one("a number from 1 to 1048576", numbers(1, 1<<20), func(s *listenSettings) *int { return &s.Connections }),
+			meaning: "open at once; one more is closed"},
+		later[listenSettings]("https", "TLS, and HTTP/3 with it, come next"),
+	}
+}
+
+func storeKeys() []key[storeSettings] {
+	return []key[storeSettings]{
+		{name: "memory", def: "256MiB", takes: one("a size from 1MiB to 16TiB, as 256MiB", sizes(mib, 16*tib), func(s *storeSettings) *int64 { return &s.Memory }),
+			meaning: "what responses may take, headers and bookkeeping included"},
+		{name: "max_object", takes: one("a size from 1KiB to 1TiB, as 32MiB", sizes(kib, tib), func(s *storeSettings) *int64 { return &s.MaxObject }),
+			meaning: "the largest response kept; without it, an eighth of memory"},
+		{name: "young", def: "adaptive", takes: one("adaptive", parseYoung, func(s *storeSettings) *string { return &s.Young }),
+			meaning: "the share of memory that new responses have before frequency decides"},
+		later[storeSettings]("disk", "the disk tier comes later"),
+	}
+}
+
+func siteKeys() []key[siteSettings] {
+	type s = siteSettings
+	return []key[s]{
+		{name: "name", takes: one("a name of letters, digits, dots and dashes", parseName, func(s *s) *string { return &s.Name }),
+			meaning: "labels metrics and log lines; without it, the first host"},
+		{name: "hosts", takes: many(`a lower-case name without port, as example.com or "*.example.com"`, parseHost, func(s *s) *[]string { return &s.Hosts }),
+			meaning: "the names answered for; without it, every name no other site has"},
+		{name: "origins", must: true, takes: many("http://host[:port] or https://host[:port]", parseOrigin, func(s *s) *[]string { return &s.Origins }),
+			meaning: "the servers that have the site, asked in turn"},
+		{name: "host_header", def: "client", takes: one("client, origin or a host name", parseHostHeader, func(s *s) *string { return &s.HostHeader }),
+			meaning: "the Host that origins are sent"},
+		{name: "timeouts", takes: section(timeoutKeys, func(s *s) *timeoutSettings { return &s.Timeouts }),
+			meaning: "how long an origin is waited for"},
+		{name: "pool", takes: section(poolKeys, func(s *s) *poolSettings { return &s.Pool }),
+			meaning: "connections to each origin"},
+		{name: "cache", takes: section(policyKeys, func(s *s) *policySettings { return &s.Cache }),
+			meaning: "what may be kept, and for how long"},
+		{name: "limits", takes: section(limitKeys, func(s *s) *limitSettings { return &s.Limits }),
+			meaning: "what a client may send"},
+		later[s]("balance", "origins are asked in turn"),
+		later[s]("health", "active health checks come later"),
+		later[s]("retry", "retry settings come later"),
+		later[s]("breaker", "circuit breakers come later"),
+		later[s]("functions", "edge functions come later"),
+		later[s]("access", "access control comes later"),
+		later[s]("errors", "error pages come later"),
+	}
+}
+
+func timeoutKeys() []key[timeoutSettings] {
+	type s = timeoutSettings
+	span := func(field func(*s) *time.Duration) value[s] {
+		return one("a duration from 1ms to 24h, as 5s, or off", spansOr("off", time.Millisecond, 24*time.Hour), field)
+	}
+	return []key[s]{
+		{name: "connect", def: "5s", takes: span(func(s *s) *time.Duration { return &s.Connect }), meaning: "name lookup and TCP"},
+		{name: "tls", def: "5s", takes: span(func(s *s) *time.Duration { return &s.TLS }), meaning: "the TLS handshake"},
+		{name: "header", def: "30s", takes: span(func(s *s) *time.Duration { return &s.Header }), meaning: "from the request's end to the response's head"},
+		{name: "idle_body", def: "30s", takes: span(func(s *s) *time.Duration { return &s.IdleBody }), meaning: "without a byte of the response's body"},
+		{name: "total", def: "off", takes: span(func(s *s) *time.Duration { return &s.Total }), meaning: "the whole exchange, body included"},
+		{name: "idle_conn", def: "4s", takes: span(func(s *s) *time.Duration { return &s.IdleConn }), meaning: "how long an unused connection is kept"},
+	}
+}
+
+func poolKeys() []key[poolSettings] {
+	return []key[poolSettings]{
+		{name: "max_in_flight", def: "1024", takes: one("a number from 1 to 65536", numbers(1, 1<<16), func(s *poolSettings) *int { return &s.InFlight }),
+			meaning: "requests at once to each origin"},
+		{name: "max_idle", def: "64", takes: one("a number from 1 to 65536", numbers(1, 1<<16), func(s *poolSettings) *int { return &s.Idle }),
+			meaning: "unused connections kept to each origin"},
+	}
+}
+
+func policyKeys() []key[policySettings] {
+	type s = policySettings
+	const day, year = 24 * time.Hour, 8760 * time.Hour
+	return []key[s]{
+		{name: "bypass", def: "false", takes: one("true or false", parseBool, func(s *s) *bool { return &s.Bypass }),
+			meaning: "ask the origin for every request and store nothing"},
+		{name: "set_cookie", def: "shared", takes: one("shared, pass, strip or store", parseSetCookie, func(s *s) *rfc9111.SetCookie { return &s.SetCookie }),
+			meaning: "which responses with Set-Cookie may be stored"},
+		{name: "ttl", takes: one("a duration from 0s to 8760h, as 10m", spans(0, year), func(s *s) *time.Duration { return &s.TTL }),
+			meaning: "a lifetime of yours for what the origin does not forbid to store; without it, the origin's"},
+		{name: "heuristic_fraction", def: "0.1", takes: one("a number from 0 to 1; 0 is no heuristics", parseFraction, func(s *s) *float64 { return &s.HeuristicFraction }),
+			meaning: "the part of its age a response without lifetime stays fresh"},
+		{name: "heuristic_max", def: "24h", takes: one("a duration from 1s to 720h, as 24h", spans(time.Second, 30*day), func(s *s) *time.Duration { return &s.HeuristicMax }),
+			meaning: "the longest such lifetime"},
+		{name: "stale_if_unreachable", def: "1h", takes: one("a duration from 1s to 8760h, as 1h, or never", spansOr("never", time.Second, year), func(s *s) *time.Duration { return &s.StaleIfUnreachable }),
+			meaning: "how long past its lifetime a response serves while the origin cannot be reached"},
+		{name: "hit_for_miss", def: "10s", takes: one("a duration from 100ms to 1h, as 10s", spans(100*time.Millisecond, time.Hour), func(s *s) *time.Duration { return &s.HitForMiss }),
+			meaning: "how long requests for what could not be shared do not wait for one another"},
+		{name: "targeted", takes: many("a field name, as CDN-Cache-Control", parseField, func(s *s) *[]string { return &s.Targeted }),
+			meaning: "targeted fields by precedence; without it, CDN-Cache-Control and Surrogate-Control"},
+		{name: "accept_encoding", def: "identity", takes: one("identity or client", words("identity", "client"), func(s *s) *string { return &s.AcceptEncoding }),
+			meaning: "the codings asked of the origin"},
+		{name: "honour_reload", def: "false", takes: one("true or false", parseBool, func(s *s) *bool { return &s.HonourReload }),
+			meaning: "let a client's reload cause one validation a second for each URL"},
+		{name: "query", takes: section(queryKeys, func(s *s) *querySettings { return &s.Query }),
+			meaning: "which query parameters count"},
+		{name: "key", takes: section(keyKeys, func(s *s) *keySettings { return &s.Key }),
+			meaning: "what else of a request tells responses apart"},
+		{name: "rules", takes: sections(ruleKeys, func(s *s) *[]ruleSettings { return &s.Rules }, checkRules),
+			meaning: "changes for some requests and responses; the first that matches counts"},
+	}
+}
+
+func queryKeys() []key[querySettings] {
+	type s = querySettings
+	const kind = "a parameter name, as utm_source or utm_*"
+	return []key[s]{
+		{name: "drop", takes: many(kind, parseParameter, func(s *s) *[]string { return &s.Drop }), meaning: "parameters to remove"},
+		{name: "keep", takes: many(kind, parseParameter, func(s *s) *[]string { return &s.Keep }), meaning: "parameters to keep; all others are removed"},
+		{name: "sort", def: "false", takes: one("true or false", parseBool, func(s *s) *bool { return &s.Sort }), meaning: "order them by name"},
+	}
+}
+
+func keyKeys() []key[keySettings] {
+	type s = keySettings
+	return []key[s]{
+		{name: "headers", takes: many("a field name, as X-Country", parseField, func(s *s) *[]string { return &s.Headers }), meaning: "request fields whose values are part of the key"},
+		{name: "cookies", takes: many("a cookie's name", parseField, func(s *s) *[]string { return &s.Cookies }), meaning: "cookies whose values are part of the key"},
+	}
+}
+
+func ruleKeys() []key[ruleSettings] {
+	type s = ruleSettings
+	return []key[s]{
+		{name: "path", takes: one("a pattern, as /images/*", parsePath, func(s *s) *string { return &s.Path }), meaning: "matches the whole path"},
+		{name: "status", takes: many("a status from 200 to 599", numbers(200, 599), func(s *s) *[]int { return &s.Status }), meaning: "matches the response"},
+		{name: "cookie", takes: one("a cookie's name", parseField, func(s *s) *string { return &s.Cookie }), meaning: "matches requests that have it"},
+		{name: "header", takes: one("a field name", parseField, func(s *s) *string { return &s.Header }), meaning: "matches requests that have it"},
+		{name: "value", takes: one("a field's value", parseFieldValue, func(s *s) *string { return &s.Value }), meaning: "with header: the value it must have"},
+		{name: "ttl", takes: one("a duration from 0s to 8760h, as 10m", pointer(spans(0, 8760*time.Hour)), func(s *s) **time.Duration { return &s.TTL }), meaning: "as in cache"},
+		{name: "bypass", takes: one("true or false", pointer(parseBool), func(s *s) **bool { return &s.Bypass }), meaning: "as in cache"},
+		{name: "set_cookie", takes: one("shared, pass, strip or store", pointer(parseSetCookie), func(s *s) **rfc9111.SetCookie { return &s.SetCookie }), meaning: "as in cache"},
+		{name: "key", takes: section(keyKeys, func(s *s) *keySettings { return &s.Key }), meaning: "as in cache; replaces it"},
+	}
+}
+
+func limitKeys() []key[limitSettings] {
+	return []key[limitSettings]{
+		{name: "url", def: "8KiB", takes: one("a size from 64B to 64KiB", sizes(64, 64*kib), func(s *limitSettings) *int64 { return &s.URL }),
+			meaning: "the longest target; a longer one gets 414"},
+		{name: "body", takes: one("a size from 1B to 1TiB", sizes(1, tib), func(s *limitSettings) *int64 { return &s.Body }),
+			meaning: "the largest request content; a larger one gets 413; without it, any"},
+	}
+}
+
+func nodeKeys() []key[nodeSettings] {
+	return []key[nodeSettings]{
+		{name: "name", def: "seawall", takes: one("a name of letters, digits, dots and dashes", parseName, func(s *nodeSettings) *string { return &s.Name }),
+			meaning: "this node in Via and CDN-Loop"},
+		later[nodeSettings]("bus", "nodes that purge together come later"),
+	}
+}
+
+func logKeys() []key[logSettings] {
+	return []key[logSettings]{
+		{name: "level", def: "info", takes: one("debug, info, warn or error", parseLevel, func(s *logSettings) *slog.Level { return &s.Level }),
+			meaning: "what is worth a line on standard error"},
+		{name: "format", def: "text", takes: one("text or json", words("text", "json"), func(s *logSettings) *string { return &s.Format }),
+			meaning: "of these lines and of the access log"},
+		{name: "access", def: "stdout", takes: one("a path, stdout, stderr or off", parseLogPath, func(s *logSettings) *string { return &s.Access }),
+			meaning: "one line a request; reloading opens a path anew"},
+	}
+}
+
+// pointer makes a parser say that there was a value at all.
+func pointer[V any](parse func(string) (V, error)) func(string) (*V, error) {
+	return func(s string) (*V, error) {
+		v, err := parse(s)
+		return &v, err
+	}
+}
+
+// checkRules looks for rules that can never do anything.
+func checkRules(d *decoder, list *ast.SequenceNode, rules []ruleSettings) {
+	for i := range rules {
+		n := list.Values[i]
+		if _, empty := n.(*ast.NullNode); empty {
+			continue
+		}
+		// By the keys that are there: a value may be at fault already.
+		has := func(names ...string) bool {
+			return slices.ContainsFunc(names, func(name string) bool { return child(n, name) != nil })
+		}
+		if !has("path", "status", "cookie", "header") {
+			d.failAt(startOf(n), "a rule without a condition; give path, status, cookie or header, or change the site's cache itself")
+		}
+		if has("value") && !has("header") {
+			d.failAt(startOf(n), "a rule with value and no header; name the field that has it")
+		}
+		if !has("ttl", "bypass", "set_cookie", "key") {
+			d.failAt(startOf(n), "a rule that changes nothing; give ttl, bypass, set_cookie or key")
+		}
+		if has("status") && has("key") {
+			d.failAt(startOf(n), "a rule by status cannot change the key, which is made before there is a response; leave one of them out")
+		}
+	}
+}
+
+// checkSites names sites and looks for two that claim the same.
+func checkSites(d *decoder, list *ast.SequenceNode, sites []siteSettings) {
+	names, hosts, catchall := map[string]bool{}, map[string]bool{}, 0
+	for i := range sites {
+		s, n := &sites[i], list.Values[i]
+		if s.Name == "" {
+			s.Name = "default"
+			if len(s.Hosts) > 0 {
+				s.Name = s.Hosts[0]
+			}
+		}
+		if names[s.Name] {
+			d.failAt(startOf(n), "another site is named %q; give each a name of its own", s.Name)
+		}
+		names[s.Name] = true
+		for _, host := range s.Hosts {
+			if hosts[host] {
+				d.failAt(startOf(n), "%q is named twice; one site can have it once", host)
+			}
+			hosts[host] = true
+		}
+		if value := child(n, "hosts"); value == nil {
+			if catchall++; catchall == 2 {
+				d.failAt(startOf(n), "another site already answers every host; give one of them hosts")
+			}
+		} else if seq, ok := value.(*ast.SequenceNode); ok && len(seq.Values) == 0 {
+			d.fail(value, "hosts is empty; name a host, or leave hosts out to answer every one")
+		}
+		if seq, ok := child(n, "origins").(*ast.SequenceNode); ok && len(seq.Values) == 0 {
+			d.fail(seq, "origins is empty; give at least one, as http://127.0.0.1:8000")
+		}
+	}
+}
+
+// child is the value of a mapping's key, nil if it has none.
+func child(n ast.Node, name string) ast.Node {
+	m, _ := n.(*ast.MappingNode)
+	if m == nil {
+		return nil
+	}
+	for _, pair := range m.Values {
+		if k, ok := pair.Key.(*ast.StringNode); ok && k.Value == name {
+			return pair.Value
+		}
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+// Command seawall is the caching node: configuration, wiring, signals and
+// sub-commands. It alone reads flags, files and the environment.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit codes, the same for every command.
+const (
+	exitDone   = 0
+	exitFailed = 1 // a one-line reason and a hint are on standard error
+	exitUsage  = 2
+)
+
+// usageError is a command line that cannot be followed.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+// terminal is where a command writes: figures and lists on out, words on err.
+type terminal struct{ out, err io.Writer }
+
+// commands is the whole command line. Those of a later version are names only.
+type commands struct {
+	Serve   serveCommand   `cmd:"" help:"Run a caching node in front of an origin."`
+	Demo    demoCommand    `cmd:"" help:"Run a sample origin and a node in front of it, to try things out."`
+	Check   checkCommand   `cmd:"" help:"Validate a configuration and print every error of it."`
+	Version versionCommand `cmd:"" help:"Print the version, commit, Go version and modules of note."`
+
+	Purge   laterCommand `cmd:"" passthrough:"" help:"Remove responses from the cache. (In a later version.)"`
+	Push    laterCommand `cmd:"" passthrough:"" help:"Store a response. (In a later version.)"`
+	Warm    laterCommand `cmd:"" passthrough:"" help:"Fetch URLs into the cache. (In a later version.)"`
+	Explain laterCommand `cmd:"" passthrough:"" help:"Say why a URL is or is not served from the cache. (In a later version.)"`
+	Top     laterCommand `cmd:"" passthrough:"" help:"Watch a node in the terminal. (In a later version.)"`
+	Wasm    laterCommand `cmd:"" passthrough:"" help:"Check, test and measure edge functions. (In a later version.)"`
+}
+
+// laterCommand is known and not there yet.
+type laterCommand struct {
+	Args []string `arg:"" optional:"" hidden:""`
+}
+
+// Run refuses.
+func (*laterCommand) Run(k *kong.Context) error {
+	return &usageError{fmt.Sprintf("%s is not in this version; it comes in a later one (hint: seawall --help lists what is there)", k.Selected().Name)}
+}
+
+func main() { os.Exit(run(os.Args[1:], &terminal{os.Stdout, os.Stderr})) }
+
+// run follows one command line and returns the exit code.
+func run(args []string, t *terminal) int {
+	var c commands
+	helped := false
+	parser, err := kong.New(&c, kong.Name("seawall"),
+		kong.Description("A caching node: point it at an origin and it answers for it.\n\n"+
+			"  seawall serve --origin http://127.0.0.1:8000"),
+		kong.Writers(t.out, t.err),
+		kong.Exit(func(int) { helped = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
+	if err != nil {
+		return fail(t, err)
+	}
+	k, err := parser.Parse(args)
+	if helped { // --help has printed it; what else is on the line does not matter
+		return exitDone
+	}
+	if err != nil {
+		return fail(t, &usageError{err.Error() + " (hint: " + strings.Join(append([]string{"seawall"}, helpFor(args)...), " ") + " --help)"})
+	}
+	return fail(t, k.Run(t))
+}
+
+// helpFor names the command whose help explains args.
+func helpFor(args []string) []string {
+	for _, name := range []string{"serve", "demo", "check", "version"} {
+		if len(args) > 0 && args[0] == name {
+			return args[:1]
+		}
+	}
+	return nil
+}
+
+// fail prints err, if any, and returns the exit code it means.
+func fail(t *terminal, err error) int {
+	var usage *usageError
+	var list *faults
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &list): // lines that editors and people jump by: nothing before the file's name
+		for _, line := range list.lines() {
+			fmt.Fprintln(t.err, line)
+		}
+		return exitFailed
+	case errors.As(err, &usage):
+		fmt.Fprintln(t.err, "seawall:", err)
+		return exitUsage
+	}
+	fmt.Fprintln(t.err, "seawall:", err)
+	return exitFailed
+}

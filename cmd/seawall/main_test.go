@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestMain lets the test binary be the program itself: tests of signals, locks
+// and exit codes start it again with this variable set.
+func TestMain(m *testing.M) {
+	if os.Getenv("SEAWALL_TEST_AS_PROGRAM") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// command runs one command line within the test.
+func command(args ...string) (code int, out, errs string) {
+	var o, e bytes.Buffer
+	code = run(args, &terminal{&o, &e})
+	return code, o.String(), e.String()
+}
+
+func TestCommandLines(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(bad, []byte("cache: {memory: x}\nlgo: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	empty := filepath.Join(t.TempDir(), "empty.yaml")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const minimal = "../../deploy/config/minimal.yaml"
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		out  string
+		errs string
+	}{
+		{"help", []string{"--help"}, 0, "serve", ""},
+		{"a command's help", []string{"serve", "--help"}, 0, "--origin", ""},
+		{"no command", nil, 2, "", "expected one of"},
+		{"unknown command", []string{"sevre"}, 2, "", "sevre"},
+		{"unknown flag", []string{"serve", "--orgin", "x"}, 2, "", "--orgin"},
+		{"nothing to serve", []string{"serve"}, 2, "", "--origin"},
+		{"disk", []string{"serve", "--origin", "http://a", "--disk", "/d"}, 2, "", "--disk is not in this version"},
+		{"disk size", []string{"serve", "--origin", "http://a", "--disk-size", "1GiB"}, 2, "", "--disk-size is not in this version"},
+		{"https", []string{"serve", "--origin", "http://a", "--https", ":8443"}, 2, "", "--https is not in this version"},
+		{"certificate", []string{"serve", "--cert", "c", "--origin", "http://a"}, 2, "", "--cert is not in this version"},
+		{"key", []string{"serve", "--key", "k", "--origin", "http://a"}, 2, "", "--key is not in this version"},
+		{"memory", []string{"serve", "--origin", "http://a", "--memory", "1PiB"}, 2, "", `--memory: "1PiB" is not a size; write a size`},
+		{"origin", []string{"serve", "--origin", "a:80"}, 2, "", `--origin: "a:80" is not the URL of an origin; write http://`},
+		{"every flag at fault", []string{"serve", "--origin", "http://a", "--http", "x", "--admin", "y", "--log-level", "z"}, 2, "", `--http: "x" is not an address; write host:port, as :8080; --admin: "y"`},
+		{"set-cookie", []string{"serve", "--origin", "http://a", "--set-cookie", "eat"}, 2, "", "--set-cookie"},
+		{"drain", []string{"serve", "--origin", "http://a", "--drain=-1s"}, 2, "", "--drain is negative"},
+		{"origin and sites", []string{"serve", "--config", minimal, "--origin", "http://a"}, 2, "", "both say what to serve"},
+		{"a bad configuration", []string{"serve", "--config", bad}, 1, "", bad + ":1:17: memory"},
+		{"no such configuration", []string{"serve", "--config", "/nope.yaml"}, 1, "", "/nope.yaml"},
+		{"no sites", []string{"serve", "--config", empty}, 1, "", "no sites"},
+		{"check tells every error", []string{"check", bad}, 1, "", bad + ":2:1: unknown key \"lgo\"; did you mean log?"},
+		{"check without a file", []string{"check"}, 2, "", "<file>"},
+		{"check of no file", []string{"check", "/nope.yaml"}, 1, "", "/nope.yaml"},
+		{"check of no sites", []string{"check", empty}, 1, "", "no sites"},
+		{"check", []string{"check", minimal}, 0, "OK, 1 site", ""},
+		{"version", []string{"version"}, 0, "go      go1.", ""},
+		{"purge", []string{"purge", "http://a/", "--tag", "x"}, 2, "", "purge is not in this version"},
+		{"push", []string{"push", "u", "f"}, 2, "", "push is not in this version"},
+		{"warm", []string{"warm"}, 2, "", "warm is not in this version"},
+		{"explain", []string{"explain", "u", "--json"}, 2, "", "explain is not in this version"},
+		{"top", []string{"top", "--node", "a"}, 2, "", "top is not in this version"},
+		{"wasm", []string{"wasm", "test", "F", "--request", "R"}, 2, "", "wasm is not in this version"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, out, errs := command(c.args...)
+			if code != c.code || !strings.Contains(out, c.out) || !strings.Contains(errs, c.errs) {
+				t.Errorf("seawall %q\nexit %d, want %d\nout %q, want %q within\nerr %q, want %q within", c.args, code, c.code, out, c.out, errs, c.errs)
+			}
+			if (errs == "") != (code == 0) {
+				t.Errorf("seawall %q: exit %d with standard error %q", c.args, code, errs)
+			}
+		})
+	}
+}
+
+func TestCheckPrintsEveryError(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f.yaml")
+	if err := os.WriteFile(path, []byte("tls: {}\ncache: {memory: x, max_object: y}\nsites: 5\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, errs := command("check", path)
+	lines := strings.Split(strings.TrimSpace(errs), "\n")
+	if len(lines) != 4 {
+		t.Errorf("got %d lines, want 4:\n%s", len(lines), errs)
+	}
+	for _, line := range lines {
+		if !strings.HasPrefix(line, path+":") {
+			t.Errorf("line without its place: %s", line)
+		}
+	}
+}
+
+func TestVersionAsJSON(t *testing.T) {
+	_, out, _ := command("version", "--json")
+	var b build
+	if err := json.Unmarshal([]byte(out), &b); err != nil || !strings.HasPrefix(b.Go, "go1.") || b.Version == "" {
+		t.Errorf("got %s (%v)", out, err)
+	}
+}

@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"seawall/edge"
+	"seawall/edge/admin"
+	"seawall/edge/listen"
+	"seawall/origin"
+)
+
+// node is a running node: what outlives configurations, and the generation
+// that answers.
+type node struct {
+	t     *terminal
+	log   *slog.Logger
+	level *slog.LevelVar
+	store *edge.Store
+	stats *edge.Stats
+
+	current current
+	front   *listen.Server
+	side    *listen.Server // the admin listener; nil when off
+	state   atomic.Pointer[string]
+	retired sync.WaitGroup // generations that wait for their last request
+
+	mu       sync.Mutex
+	settings *settings                // of the current generation; guarded by mu
+	logs     map[*edge.AccessLog]bool // not yet closed; guarded by mu
+	dropped  uint64                   // by access logs that are closed; guarded by mu
+}
+
+// newNode makes a node and binds its listeners. It serves nothing before serve.
+func newNode(s *settings, d *data, t *terminal) (*node, error) {
+	n := &node{t: t, stats: edge.NewStats(), level: new(slog.LevelVar), logs: make(map[*edge.AccessLog]bool)}
+	n.is("starting")
+	n.level.Set(s.Log.Level)
+	options := &slog.HandlerOptions{Level: n.level}
+	if s.Log.Format == "json" {
+		n.log = slog.New(slog.NewJSONHandler(t.err, options))
+	} else {
+		n.log = slog.New(slog.NewTextHandler(t.err, options))
+	}
+	var err error
+	n.store, err = edge.NewStore(edge.StoreOptions{Memory: s.Cache.Memory, MaxObject: s.Cache.MaxObject, Seed: d.seed})
+	if err != nil {
+		return nil, err
+	}
+	g, err := n.build(s, nil)
+	if err != nil {
+		return nil, errors.Join(err, n.store.Close())
+	}
+	n.settings = s
+	n.current.Store(g)
+	if err := n.bind(s); err != nil {
+		n.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// is sets the node's state: "starting", "" (ready) or "draining".
+func (n *node) is(state string) { n.state.Store(&state) }
+
+// build makes a generation for s, taking over the pools of old that s has
+// unchanged. On an error nothing is left behind.
+func (n *node) build(s *settings, old *generation) (g *generation, err error) {
+	g = newGeneration()
+	defer func() {
+		if err == nil {
+			return
+		}
+		for name, p := range g.pools {
+			if old == nil || old.pools[name] != p {
+				p.Close()
+			}
+		}
+		err = errors.Join(err, g.closeAccess())
+	}()
+	config := edge.Config{Node: s.Node.Name, Store: n.store, Trusted: s.Trusted, Stats: n.stats, Log: n.log}
+	for i := range s.Sites {
+		site := &s.Sites[i]
+		p, err := n.pool(site, old)
+		if err != nil {
+			return g, err
+		}
+		g.pools[site.Name] = p
+		config.Sites = append(config.Sites, site.edge(p))
+	}
+	if err := g.openAccess(s.Log, n.t); err != nil {
+		return g, fmt.Errorf("access log: %w (hint: log.access takes a path that can be written, stdout, stderr or off)", err)
+	}
+	config.Access = g.access
+	if g.handler, err = edge.New(config); err != nil {
+		return g, err
+	}
+	if g.access != nil {
+		n.mu.Lock()
+		n.logs[g.access] = true
+		n.mu.Unlock()
+	}
+	return g, nil
+}
+
+// pool returns old's pool for the site if it is made of the same, else a new one.
+func (n *node) pool(site *siteSettings, old *generation) (*pool, error) {
+	from := siteSettings{Name: site.Name, Origins: site.Origins, HostHeader: site.HostHeader, Timeouts: site.Timeouts, Pool: site.Pool}
+	if old != nil {
+		if p := old.pools[site.Name]; p != nil && reflect.DeepEqual(p.from, from) {
+			return p, nil
+		}
+	}
+	made, err := origin.New(from.pool(n.log))
+	if err != nil {
+		return nil, err
+	}
+	return &pool{made, from}, nil
+}
+
+// bind opens the listeners.
+func (n *node) bind(s *settings) error {
+	n.front = &listen.Server{Handler: &n.current, Log: n.log, Count: n.count, MaxConns: s.Listen.Connections}
+	if err := n.front.Listen(s.Listen.HTTP); err != nil {
+		return fmt.Errorf("%w (hint: another program has the port, or it takes a right that this one lacks: --http ADDR chooses another)", err)
+	}
+	if s.Listen.Admin == "" {
+		return nil
+	}
+	h, err := admin.New(admin.Config{
+		Stats: n.stats, Usage: n.store.Usage, Origins: n.origins, Connections: n.connections,
+		Dropped: n.droppedLines, Ready: n.ready, Version: readBuild().Version, Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.side = &listen.Server{Handler: h, Log: n.log, Count: n.count, MaxConns: 256}
+	if err := n.side.Listen(s.Listen.Admin); err != nil {
+		return fmt.Errorf("%w (hint: another program has the port: --admin ADDR chooses another, --admin off none)", err)
+	}
+	return nil
+}
+
+// count passes a listener's events on to the counters.
+func (n *node) count(e listen.Event) {
+	switch e {
+	case listen.Malformed:
+		n.stats.Fault(edge.FaultMalformed)
+	case listen.Refused:
+		n.stats.Fault(edge.FaultConnection)
+	case listen.Panicked:
+		n.stats.Fault(edge.FaultPanic)
+	}
+}
+
+func (n *node) ready() error {
+	if state := *n.state.Load(); state != "" {
+		return errors.New(state)
+	}
+	return nil
+}
+
+func (n *node) connections() map[string]int64 {
+	h1, h2 := n.front.Open()
+	return map[string]int64{edge.H1.String(): h1, edge.H2.String(): h2}
+}
+
+func (n *node) origins() map[string]origin.Stats {
+	out := make(map[string]origin.Stats)
+	for name, p := range n.current.Load().pools {
+		out[name] = p.Stats()
+	}
+	return out
+}
+
+func (n *node) droppedLines() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	sum := n.dropped
+	for l := range n.logs {
+		sum += l.Dropped()
+	}
+	return sum
+}
+
+// serve answers until stop or a listener's failure, whose error it sends.
+func (n *node) serve() <-chan error {
+	ends := make(chan error, 2)
+	for _, s := range []*listen.Server{n.front, n.side} {
+		if s != nil {
+			go func() { ends <- s.Serve() }()
+		}
+	}
+	n.is("")
+	return ends
+}
+
+// reload puts s in the place of the current configuration. An error changes
+// nothing.
+func (n *node) reload(s *settings) error {
+	old := n.current.Load()
+	g, err := n.build(s, old)
+	if err != nil {
+		return err
+	}
+	for _, name := range n.fixed(s) {
+		n.log.Warn("this change needs a restart", "setting", name)
+	}
+	n.level.Set(s.Log.Level)
+	n.current.Store(g)
+	n.retired.Go(func() { n.end(old, g) })
+	return nil
+}
+
+// fixed takes s as the new settings and names those that do not change while
+// the node runs.
+func (n *node) fixed(s *settings) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was := n.settings
+	var names []string
+	for _, one := range []struct {
+		name     string
+		was, now any
+	}{
+		{"listen.http", was.Listen.HTTP, s.Listen.HTTP},
+		{"listen.admin", was.Listen.Admin, s.Listen.Admin},
+		{"listen.max_connections", was.Listen.Connections, s.Listen.Connections},
+		{"cache.memory", was.Cache.Memory, s.Cache.Memory},
+		{"cache.max_object", was.Cache.MaxObject, s.Cache.MaxObject},
+		{"log.format", was.Log.Format, s.Log.Format},
+	} {
+		if one.was != one.now {
+			names = append(names, one.name)
+		}
+	}
+	kept := *s
+	kept.Listen, kept.Cache, kept.Log.Format = was.Listen, was.Cache, was.Log.Format
+	n.settings = &kept
+	return names
+}
+
+// end retires g once its last request has left.
+func (n *node) end(g, next *generation) {
+	if err := g.retire(next); err != nil {
+		n.log.Error("access log", "error", err)
+	}
+	if g.access == nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.logs, g.access)
+	n.dropped += g.access.Dropped()
+}
+
+// drain stops accepting, lets exchanges finish until ctx ends, and closes the
+// rest. /readyz tells of it, and the admin listener goes last.
+func (n *node) drain(ctx context.Context) {
+	n.is("draining")
+	if err := n.front.Shutdown(ctx); err != nil {
+		n.log.Warn("drained in part: connections were closed with exchanges under way", "reason", err)
+	}
+	n.close()
+}
+
+// lastWait is how long close waits for requests whose connections are closed.
+const lastWait = 5 * time.Second
+
+// close ends everything at once. What does not end is left behind, and said.
+func (n *node) close() {
+	for _, s := range []*listen.Server{n.front, n.side} {
+		if s != nil {
+			s.Close()
+		}
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		n.end(n.current.Load(), nil)
+		n.retired.Wait()
+		if err := n.store.Close(); err != nil {
+			n.log.Error("store", "error", err)
+		}
+	}()
+	select {
+	case <-ended:
+	case <-time.After(lastWait):
+		n.log.Warn("some requests did not end with their connections", "waited", lastWait.String())
+	}
+}

@@ -1,0 +1,197 @@
+package listen
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+)
+
+// listener wraps what it accepts and keeps to the connection limit.
+type listener struct {
+	net.Listener
+	s *Server
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		raw, err := l.Listener.Accept()
+		if err != nil && l.s.ending.Load() {
+			return nil, http.ErrServerClosed
+		}
+		if err != nil {
+			return nil, err
+		}
+		h1, h2 := l.s.Open()
+		if h1+h2 >= int64(l.s.MaxConns) {
+			raw.Close()
+			l.s.Count(Refused)
+			l.s.words.warn("connection refused: the limit is reached", "limit", l.s.MaxConns)
+			continue
+		}
+		l.s.open[0].Add(1)
+		c := &conn{Conn: raw, s: l.s}
+		c.head.begin()
+		return c, nil
+	}
+}
+
+// Close is called by net/http too, after Shutdown has closed the listener.
+func (l *listener) Close() error {
+	if err := l.Listener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// conn is one accepted connection. net/http answers a malformed request by
+// writing to it directly, without a word to anyone: conn recognises such an
+// answer as one that is written while no exchange is under way.
+type conn struct {
+	net.Conn
+	s *Server
+
+	// busy is set from the moment a handler begins until net/http has flushed
+	// its answer and calls the connection idle.
+	busy    atomic.Bool
+	closing atomic.Bool // it must not carry another request
+	second  atomic.Bool // it speaks HTTP/2; written with mu held
+	head    head
+
+	mu     sync.Mutex
+	closed bool // guarded by mu
+}
+
+// index is where the connection counts in Server.open.
+func (c *conn) index() int {
+	if c.second.Load() {
+		return 1
+	}
+	return 0
+}
+
+// speaksSecond moves the connection's count to HTTP/2, once.
+func (c *conn) speaksSecond() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.second.Load() {
+		return
+	}
+	c.s.open[0].Add(-1)
+	c.s.open[1].Add(1)
+	c.second.Store(true)
+}
+
+// Read lets no head through that others may read differently. net/http takes
+// the error for a malformed request and answers 400.
+func (c *conn) Read(b []byte) (int, error) {
+	if c.head.err != nil {
+		return 0, c.head.err
+	}
+	n, err := c.Conn.Read(b)
+	if c.second.Load() {
+		return n, err
+	}
+	if fault := c.head.see(b[:n]); fault != nil {
+		return 0, fault
+	}
+	if c.head.matched == len(preface) {
+		c.speaksSecond()
+	}
+	return n, err
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	if !c.busy.Load() && !c.second.Load() {
+		c.judge(b)
+	}
+	return c.Conn.Write(b)
+}
+
+// judge counts b if it begins an error response.
+func (c *conn) judge(b []byte) {
+	line, found := bytes.CutPrefix(b, []byte("HTTP/1.1 "))
+	if !found || len(line) < 3 || line[0] != '4' && line[0] != '5' {
+		return
+	}
+	line, _, _ = bytes.Cut(line, []byte{'\r'})
+	c.s.Count(Malformed)
+	c.s.words.warn("malformed request", "client", c.RemoteAddr().String(), "answer", string(line[:min(len(line), 120)]))
+}
+
+// ReadFrom lets net/http copy from a file or socket within the kernel; it does
+// so only while a handler runs.
+func (c *conn) ReadFrom(r io.Reader) (int64, error) {
+	if to, ok := c.Conn.(io.ReaderFrom); ok {
+		return to.ReadFrom(r)
+	}
+	return io.Copy(struct{ io.Writer }{c.Conn}, r)
+}
+
+// CloseWrite lets net/http end its side first, so that a client still sending
+// can read why it was refused.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+func (c *conn) Close() error {
+	c.mu.Lock()
+	if !c.closed {
+		c.closed = true
+		c.s.open[c.index()].Add(-1)
+	}
+	c.mu.Unlock()
+	c.s.release(c)
+	return c.Conn.Close()
+}
+
+// release forgets an upgraded connection and tells a waiting Shutdown.
+func (s *Server) release(c *conn) {
+	s.mu.Lock()
+	_, upgraded := s.taken[c]
+	delete(s.taken, c)
+	s.mu.Unlock()
+	if !upgraded {
+		return
+	}
+	select {
+	case s.released <- struct{}{}:
+	default:
+	}
+}
+
+// changed follows net/http's view of a connection.
+func (s *Server) changed(nc net.Conn, state http.ConnState) {
+	c, ok := nc.(*conn)
+	if !ok {
+		return
+	}
+	switch state {
+	case http.StateIdle:
+		c.busy.Store(false)
+		c.head.begin()
+		if c.closing.Load() {
+			c.Close() // should net/http mean to keep it all the same
+		}
+	case http.StateHijacked:
+		s.mu.Lock()
+		s.taken[c] = struct{}{}
+		s.mu.Unlock()
+	}
+}
+
+// connKey finds a connection in its context: net/http has no other way from a
+// request to the connection it came by. It is set once a connection, and
+// nothing of a request travels so.
+type connKey struct{}
+
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
