@@ -65,6 +65,7 @@ func TestAccessLogLines(t *testing.T) {
 // printable ASCII.
 func FuzzAccessLog(f *testing.F) {
 	f.Add("/a?b", "example.com", "curl/8 (x=\"y\")")
+	f.Add("\xab", "\xc2", "") // a character in two halves is none
 	f.Add("/\x00\x7f\xc2\x9b", "\xed\xa0\x80", "\u2028\\")
 	f.Fuzz(func(t *testing.T, target, host, agent string) {
 		r := sampleRecord()
@@ -80,7 +81,7 @@ func FuzzAccessLog(f *testing.F) {
 		if bytes.Count(line, []byte{'\n'}) != 1 || !utf8.Valid(line) {
 			t.Fatalf("not one line of UTF-8: %q", line)
 		}
-		if want := "http://" + host + target; utf8.ValidString(want) && host != "" &&
+		if want := "http://" + host + target; utf8.ValidString(host) && utf8.ValidString(target) && host != "" &&
 			len(host) <= maxValue && len(target) <= maxTarget && got.URL != want {
 			t.Fatalf("url: got %q, want %q", got.URL, want)
 		}

@@ -4,8 +4,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"seawall/edge/rfc9111"
@@ -38,6 +40,7 @@ type exchange struct {
 	bytes      int64
 	firstByte  time.Duration
 	originTime time.Duration
+	origin     *server     // that answered, nil when none was asked
 	content    *clientBody // what goes to the origin of the client's, if any
 }
 
@@ -279,12 +282,33 @@ func (x *exchange) record(took time.Duration) {
 		Time: x.now, ID: requestID(), Client: x.client(), Method: x.r.Method, Scheme: x.scheme,
 		Host: x.r.Host, Target: x.r.RequestURI, Proto: x.r.Proto, Status: x.sent, Bytes: x.bytes,
 		Duration: took, FirstByte: x.firstByte, Outcome: x.outcome, Detail: x.status.detail,
-		OriginTime: x.originTime, Referer: x.header.Get("Referer"), UserAgent: x.header.Get("User-Agent"),
+		Origin: x.origin.address(), OriginTime: x.originTime, Referer: x.header.Get("Referer"), UserAgent: x.header.Get("User-Agent"),
 	}
 	if x.site != nil {
 		rec.Site = x.site.Name
 	}
 	x.h.Access.Append(&rec)
+}
+
+// server is the server that a request to the origin went to last.
+type server struct{ addr atomic.Pointer[string] }
+
+// got is an httptrace.ClientTrace.GotConn.
+func (s *server) got(info httptrace.GotConnInfo) {
+	if addr := info.Conn.RemoteAddr(); addr != nil {
+		text := addr.String()
+		s.addr.Store(&text)
+	}
+}
+
+func (s *server) address() string {
+	if s == nil {
+		return ""
+	}
+	if addr := s.addr.Load(); addr != nil {
+		return *addr
+	}
+	return ""
 }
 
 // requestID returns 16 hexadecimal digits that no other request has, in all

@@ -124,7 +124,11 @@ func (x *exchange) await(seat *store.Seat[Meta], f *flight, leads bool) bool {
 		x.gone()
 		return true
 	}
-	note, _ := seat.Note.(*flight)
+	note, ok := seat.Note.(*flight)
+	if !ok { // its leader broke down before it could say more
+		note = &flight{}
+	}
+	x.origin = &note.origin
 	x.status.collapsed = !leads
 	switch {
 	case seat.Err() != nil:
@@ -278,6 +282,7 @@ type flight struct {
 	stored bool
 	reused bool // the object is the one stored before, confirmed or stale
 	took   time.Duration
+	origin server
 }
 
 // newFlight prepares the fetch that seat leads.
@@ -297,6 +302,7 @@ func (x *exchange) newFlight(seat *store.Seat[Meta]) *flight {
 	f.own = cancel
 	f.part = context.AfterFunc(seat.Context(), func() { cancel(context.Cause(seat.Context())) })
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: f.origin.got,
 		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
 			select {
 			case f.hints <- hint{code, http.Header(h).Clone()}:

@@ -27,7 +27,8 @@ func (x *exchange) pass(claim *store.Claim[Meta]) {
 	ctx, cancel := context.WithCancel(x.r.Context())
 	defer cancel()
 	gate := &hintGate{x: x}
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: gate.relay})
+	x.origin = new(server)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: gate.relay, GotConn: x.origin.got})
 	out := x.outgoing(ctx)
 	x.prepare(out, claim)
 	if claim == nil && x.mayStoreForGet() {

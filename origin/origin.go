@@ -168,7 +168,8 @@ func New(cfg Config) (*Pool, error) {
 // Errors are of type *Error. The request's body is closed in every case, unless
 // its own Read or Close hangs before RoundTrip returns an error or the
 // response's body has ended. Interim responses go to the request's
-// httptrace.ClientTrace.Got1xxResponse, 100 only if the request expects it.
+// httptrace.ClientTrace.Got1xxResponse, 100 only if the request expects it;
+// GotConn is told of each connection that the request goes to.
 // After 101 the response's Body is an io.ReadWriteCloser with CloseWrite.
 //
 // The response's body must be closed. It ends with io.EOF only if it is whole;

@@ -255,6 +255,9 @@ func (x *exchange) run() (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
+		if x.trace != nil && x.trace.GotConn != nil {
+			x.trace.GotConn(httptrace.GotConnInfo{Conn: c.rw, Reused: c.reused})
+		}
 		resp, err := c.exchange(x)
 		if err == nil {
 			return resp, nil

@@ -197,7 +197,9 @@ func (s *Server) prepare() {
 		IdleTimeout:       or(s.IdleTimeout, defaultIdle),
 		ConnState:         s.changed,
 		ConnContext:       withConn,
-		ErrorLog:          slog.NewLogLogger(s.words, slog.LevelWarn),
+		// OPTIONS * is the handler's, as any other request.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(s.words, slog.LevelWarn),
 		// A connection's receive window bounds what its client can make the
 		// node hold; the write timeout is for a peer that acknowledges nothing.
 		HTTP2: &http.HTTP2Config{
