@@ -20,6 +20,7 @@ type Handler struct {
 	Config
 	sites sites
 	pool  sync.Pool // of *exchange
+	words words
 
 	ctx    context.Context // ends upgrades and refreshes when the handler closes
 	cancel context.CancelFunc
@@ -51,7 +52,7 @@ func New(c Config) (*Handler, error) {
 	if len(c.Sites) == 0 {
 		faults = append(faults, errors.New("edge: no site"))
 	}
-	h := &Handler{Config: c}
+	h := &Handler{Config: c, words: words{log: c.Log}}
 	var list []*site
 	for _, s := range c.Sites {
 		made, err := newSite(s, c.Stats)

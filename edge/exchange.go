@@ -185,9 +185,7 @@ func loops(h http.Header) bool {
 
 func (x *exchange) fault(kind FaultKind) {
 	x.h.Stats.Fault(kind)
-	if x.h.Log.Enabled(x.r.Context(), levelFault) {
-		x.h.Log.Log(x.r.Context(), levelFault, "request refused", "why", kind.String(), "client", peer(x.r), "host", x.r.Host, "target", clip(x.r.RequestURI))
-	}
+	x.h.words.say(levelFault, "request refused", "why", kind.String(), "client", peer(x.r), "host", clip(x.r.Host), "target", clip(x.r.RequestURI))
 }
 
 // clip bounds what of a client's bytes goes into a log line.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -361,7 +362,7 @@ func (f *flight) run() {
 	defer func() {
 		if p := recover(); p != nil {
 			f.h.Stats.Fault(FaultPanic)
-			f.h.Log.Error("fetch panicked", "site", f.site.Name, "url", clip(f.ask.url()), "panic", fmt.Sprint(p))
+			f.h.words.say(slog.LevelError, "fetch panicked", "site", f.site.Name, "url", clip(f.ask.url()), "panic", fmt.Sprint(p))
 			f.fill.Fail(store.ErrPanic)
 		}
 	}()
@@ -554,7 +555,7 @@ func (f *flight) received(resp *http.Response, asked, got time.Time) {
 		return nil
 	})
 	if err != nil {
-		f.h.Log.Debug("fill ended short", "site", f.site.Name, "url", clip(f.ask.url()), "err", err)
+		f.h.words.say(slog.LevelDebug, "fill ended short", "site", f.site.Name, "url", clip(f.ask.url()), "err", err)
 	}
 }
 

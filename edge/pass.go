@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptrace"
@@ -140,7 +141,7 @@ func (x *exchange) failOrigin(err error) {
 	if x.object != nil && (x.terms.Validate || x.terms.MustRevalidate) && unanswered(err) {
 		status = http.StatusGatewayTimeout // RFC 9111, 5.2.2.2
 	}
-	x.h.Log.Warn("origin failed", "site", x.site.Name, "url", clip(x.url()), "err", err)
+	x.h.words.say(slog.LevelWarn, "origin failed", "site", x.site.Name, "url", clip(x.url()), "err", err)
 	x.fail(status, kind)
 }
 

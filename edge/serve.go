@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
@@ -275,7 +276,7 @@ func (x *exchange) broken(err error) {
 		x.status.detail = "client-gone"
 	default:
 		x.status.detail = "incomplete"
-		x.h.Log.Warn("response broken off", "site", x.site.Name, "url", clip(x.url()), "err", err)
+		x.h.words.say(slog.LevelWarn, "response broken off", "site", x.site.Name, "url", clip(x.url()), "err", err)
 	}
 	// What is here goes out first, so that the client sees where it broke.
 	_ = http.NewResponseController(x.w).Flush()
