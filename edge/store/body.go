@@ -38,6 +38,9 @@ var (
 type Body struct {
 	// settled is set after the last change: everything below is then fixed.
 	settled atomic.Bool
+	// dropped is set when the store let go of a body whose readers take more
+	// memory than there is.
+	dropped atomic.Bool
 
 	mu      sync.Mutex
 	blocks  [][]byte // those given up in window mode are nil
@@ -50,7 +53,10 @@ type Body struct {
 	pending int              // users of the fill that have yet to take their reader
 	grown   chan struct{}    // closed when bytes arrive; nil when nobody waits
 	room    chan struct{}    // closed when a reader moves on; nil unless the fill waits
-	charge  func(int64) bool // takes bytes from the budget; only the fill touches it
+	charge  func(int64) bool // takes bytes from the budget; only the fill uses these three
+	paid    int64            // bytes held that it took
+	broke   bool             // it refused: nothing more is charged
+	orphan  func()           // gives back what is charged for readers left behind
 	trailer any
 	stalled *atomic.Uint64 // counts readers that were cut
 }
@@ -134,6 +140,7 @@ func (b *Body) held() int64 {
 // space returns room for the next bytes. In window mode it waits for the
 // slowest reader, and cuts one that has not moved for stall.
 func (b *Body) space(ctx context.Context, stall time.Duration) ([]byte, error) {
+	var held stuck
 	for {
 		b.mu.Lock()
 		slowest, off, any := b.slowestLocked()
@@ -155,23 +162,38 @@ func (b *Body) space(ctx context.Context, stall time.Duration) ([]byte, error) {
 		if fits {
 			return b.tail(), nil
 		}
-		if err := b.awaitRoom(ctx, room, slowest, off, stall); err != nil {
+		held.by(slowest, off)
+		if err := b.awaitRoom(ctx, room, held, stall); err != nil {
 			return nil, err
 		}
 	}
 }
 
+// stuck is who holds up a fill, where, and since when. Others that move
+// meanwhile do not give it more time.
+type stuck struct {
+	reader *Reader
+	off    int64
+	since  time.Time
+}
+
+func (s *stuck) by(r *Reader, off int64) {
+	if s.since.IsZero() || s.reader != r || s.off != off {
+		*s = stuck{r, off, time.Now()}
+	}
+}
+
 // awaitRoom waits until a reader moved. slowest is nil while a user of the
 // fill has yet to take its reader, which it does without waiting for anyone.
-func (b *Body) awaitRoom(ctx context.Context, room chan struct{}, slowest *Reader, off int64, stall time.Duration) error {
-	timer := time.NewTimer(stall)
+func (b *Body) awaitRoom(ctx context.Context, room chan struct{}, held stuck, stall time.Duration) error {
+	timer := time.NewTimer(time.Until(held.since.Add(stall)))
 	defer timer.Stop()
 	select {
 	case <-room:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-timer.C:
-		b.cutOff(slowest, off)
+		b.cutOff(held.reader, held.off)
 	}
 	return nil
 }
@@ -180,7 +202,7 @@ func (b *Body) awaitRoom(ctx context.Context, room chan struct{}, slowest *Reade
 func (b *Body) cutOff(r *Reader, off int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if r == nil || r.off != off || r.cut {
+	if _, here := b.readers[r]; !here || r.off != off {
 		return
 	}
 	r.cut = true
@@ -245,7 +267,7 @@ func (b *Body) tail() []byte {
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !charged && b.window == 0 {
+	if !charged {
 		b.window = narrowWindow
 	}
 	if i == len(b.blocks) {
@@ -280,15 +302,19 @@ func (b *Body) charged(n int64) bool {
 	if b.charge == nil {
 		return true
 	}
-	if b.charge(n) {
-		return true
+	if b.broke || !b.charge(n) {
+		b.broke = true
+		return false
 	}
-	b.charge = nil
-	return false
+	b.paid += n
+	return true
 }
 
+// uncharge gives back what was paid for the oldest n bytes held: those that
+// were not paid for are the newest.
 func (b *Body) uncharge(n int64) {
-	if b.charge != nil && n > 0 {
+	if n = min(n, b.paid); n > 0 {
+		b.paid -= n
 		b.charge(-n)
 	}
 }
@@ -309,11 +335,16 @@ func (b *Body) windowed() bool {
 	return b.window > 0
 }
 
-// joinable reports whether a new reader would find the first byte.
-func (b *Body) joinable() bool {
+// join counts one user more who has yet to take its reader; false when a new
+// reader would not find the first byte.
+func (b *Body) join() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.first == 0 && b.err == nil
+	if b.first != 0 || b.err != nil {
+		return false
+	}
+	b.pending++
+	return true
 }
 
 // commit publishes n bytes written to the space given last.
@@ -352,7 +383,6 @@ func (b *Body) finish(err error, trailer any) error {
 		b.trimLocked()
 	}
 	b.settled.Store(true)
-	b.readers = nil
 	b.wakeLocked()
 	return err
 }
@@ -382,8 +412,8 @@ func (b *Body) trimLocked() {
 // is negative. It must be closed.
 func (b *Body) Reader(off, length int64) *Reader {
 	r := b.newReader(off, length)
-	if b.settled.Load() {
-		return r
+	if b.settled.Load() && len(b.blocks) <= 1 {
+		return r // it pins little
 	}
 	b.mu.Lock()
 	b.addLocked(r)
@@ -399,17 +429,11 @@ func (b *Body) newReader(off, length int64) *Reader {
 	return r
 }
 
-// promise counts one user of the fill who has yet to take its reader.
-func (b *Body) promise() {
-	b.mu.Lock()
-	b.pending++
-	b.mu.Unlock()
-}
-
 func (b *Body) addLocked(r *Reader) {
-	if b.readers != nil {
-		b.readers[r] = struct{}{}
+	if b.readers == nil {
+		b.readers = map[*Reader]struct{}{}
 	}
+	b.readers[r] = struct{}{}
 }
 
 // promised takes one pending user from the count, adding the reader it takes,
@@ -453,6 +477,9 @@ func (r *Reader) Next(ctx context.Context) ([]byte, error) {
 	b := r.body
 	for {
 		if b.settled.Load() {
+			if b.dropped.Load() {
+				return nil, ErrStalled
+			}
 			r.off += r.gave
 			r.gave = 0
 			return r.take(b.have, b.err)
@@ -533,11 +560,47 @@ func (r *Reader) Waiting() bool {
 // Close lets go of the body.
 func (r *Reader) Close() {
 	b := r.body
-	if b.settled.Load() {
+	if b.settled.Load() && len(b.blocks) <= 1 {
 		return
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	delete(b.readers, r)
 	b.roomLocked()
+	var free func()
+	if len(b.readers) == 0 {
+		free, b.orphan = b.orphan, nil
+	}
+	b.mu.Unlock()
+	if free != nil {
+		free()
+	}
+}
+
+// leave is called when the store lets go of a settled body. While readers are
+// left its bytes are charged, and freed when the last of them closes; if they
+// cannot be charged, its readers are cut at their next block.
+func (b *Body) leave(charge func(int64) bool) {
+	if len(b.blocks) <= 1 {
+		return
+	}
+	n := b.held()
+	b.mu.Lock()
+	busy := len(b.readers) > 0
+	b.mu.Unlock()
+	if !busy {
+		return
+	}
+	if !charge(n) {
+		b.dropped.Store(true)
+		return
+	}
+	b.mu.Lock()
+	busy = len(b.readers) > 0
+	if busy {
+		b.orphan = func() { charge(-n) }
+	}
+	b.mu.Unlock()
+	if !busy {
+		charge(-n)
+	}
 }

@@ -7,23 +7,27 @@ import "context"
 // when the body is larger than objects may be or the budget is used up.
 type Draft[M any] struct {
 	store    *Store[M]
+	entry    *entry[M]
 	body     *Body
 	reserved int64
 }
 
 // Draft returns a draft for a body of a declared size, -1 when unknown; nil
-// when it is larger than objects may be. It must be ended with Body or Drop.
-func (s *Store[M]) Draft(size int64) *Draft[M] {
-	if size > s.o.MaxObject {
+// when it is larger than objects may be, or when another draft for the key of
+// the claim is under way. It must be ended with Body or Drop.
+func (s *Store[M]) Draft(c *Claim[M], size int64) *Draft[M] {
+	if size > s.o.MaxObject || !c.entry.drafting.CompareAndSwap(false, true) {
 		return nil
 	}
-	d := &Draft[M]{store: s}
+	d := &Draft[M]{store: s, entry: c.entry}
 	d.body = newGrowing(size, d.charge)
 	return d
 }
 
 func (d *Draft[M]) charge(n int64) bool {
-	if !d.store.keeper.reserve(n) {
+	if n < 0 {
+		d.store.give(-n)
+	} else if !d.store.take(n) {
 		return false
 	}
 	d.reserved += n
@@ -66,6 +70,10 @@ func (d *Draft[M]) Body() *Body {
 // Drop gives the draft up. It may be called more than once.
 func (d *Draft[M]) Drop() {
 	d.body = nil
-	d.store.keeper.release(d.reserved)
+	d.store.give(d.reserved)
 	d.reserved = 0
+	if d.entry != nil {
+		d.entry.drafting.Store(false)
+		d.entry = nil
+	}
 }

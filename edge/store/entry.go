@@ -65,6 +65,14 @@ type slot[M any] struct {
 	object atomic.Pointer[Object[M]]
 }
 
+// cost is what the slot takes of the budget, in bytes.
+func (at *slot[M]) cost() int64 {
+	if o := at.object.Load(); o != nil {
+		return o.cost()
+	}
+	return entryOverhead + 2*int64(len(at.entry.key)) // a mark
+}
+
 // entry is all that is known of one key: its variants, the fills under way,
 // and the mark that responses to it could not be shared.
 //
@@ -82,6 +90,9 @@ type entry[M any] struct {
 	alone atomic.Int64
 	// marked is the keeper's handle on an entry that holds only a mark.
 	marked atomic.Pointer[slot[M]]
+
+	// drafting is set while one response is stored beside its way to a client.
+	drafting atomic.Bool
 
 	mu         sync.Mutex
 	fills      []*Fill[M] // those that may be joined
@@ -112,6 +123,10 @@ func compareRecent[M any](a, b *Object[M]) int {
 	case a.Recent > b.Recent:
 		return -1
 	case a.Recent < b.Recent:
+		return 1
+	case a.begun > b.begun: // a Date has no more than seconds
+		return -1
+	case a.begun < b.begun:
 		return 1
 	}
 	return 0

@@ -89,8 +89,7 @@ func (s *Store[M]) Join(w Want[M]) (*Seat[M], Role) {
 		return nil, Again
 	}
 	for _, f := range e.fills {
-		if f.suits(w.Ask) {
-			f.joinLocked()
+		if f.suits(w.Ask, epoch) && f.joinLocked() {
 			return &Seat[M]{Fill: f}, Follow
 		}
 	}
@@ -110,23 +109,32 @@ func (s *Store[M]) Join(w Want[M]) (*Seat[M], Role) {
 }
 
 // suits reports whether ask may wait for, or read, the fill.
-func (f *Fill[M]) suits(ask Asker[M]) bool {
+func (f *Fill[M]) suits(ask Asker[M], epoch uint64) bool {
+	if f.ctx.Err() != nil {
+		return false
+	}
 	select {
 	case <-f.ready:
-		return f.object != nil && ask.Accepts(f.object) && ask.Joins(f.object) && f.object.Body.joinable()
+		if f.object == nil || !ask.Accepts(f.object) || !ask.Joins(f.object) {
+			return false
+		}
+		verdict, _ := f.store.o.Verdict(f.object)
+		return verdict == Valid
 	default:
-		return ask.Selector(f.names) == f.selector
+		// Until its head is known, any newer purge may be meant for it.
+		return epoch == f.epoch && ask.Selector(f.names) == f.selector
 	}
 }
 
-func (f *Fill[M]) joinLocked() {
-	if f.users == 0 {
+func (f *Fill[M]) joinLocked() bool {
+	if f.object != nil && !f.object.Body.join() {
+		return false
+	}
+	if f.users == 0 && !f.behind {
 		f.store.abandoned.Add(-1)
 	}
 	f.users++
-	if f.object != nil {
-		f.object.Body.promise()
-	}
+	return true
 }
 
 // Ready is closed when Object, Refused and Err tell how the wait ended.
@@ -177,8 +185,18 @@ func (t *Seat[M]) Leave() {
 	tooMany := !f.behind && f.store.abandoned.Load() >= int64(f.store.o.Abandoned)
 	if tooMany || f.object != nil && !f.keep.Load() {
 		f.cancel(errAbandoned)
+		f.unlistLocked() // nobody may join what is about to end
 	}
-	f.store.abandoned.Add(1)
+	if !f.behind {
+		f.store.abandoned.Add(1)
+	}
+}
+
+// unlistLocked takes the fill from those that may be joined.
+func (f *Fill[M]) unlistLocked() {
+	if i := slices.Index(f.entry.fills, f); i >= 0 {
+		f.entry.fills = slices.Delete(f.entry.fills, i, i+1)
+	}
 }
 
 // Resolve ends the wait with an object whose body, of a declared size (-1
@@ -243,16 +261,14 @@ func (f *Fill[M]) end() {
 		return
 	}
 	f.ended = true
-	if i := slices.Index(e.fills, f); i >= 0 {
-		e.fills = slices.Delete(e.fills, i, i+1)
-	}
-	if f.users == 0 {
+	f.unlistLocked()
+	if f.users == 0 && !f.behind {
 		f.store.abandoned.Add(-1)
 	}
 	e.claims--
 	f.store.unlock(e)
 	f.cancel(nil)
-	f.store.keeper.release(f.reserved)
+	f.store.give(f.reserved)
 	f.reserved = 0
 	f.store.fills.Add(-1)
 	f.store.wait.Done()
@@ -261,8 +277,8 @@ func (f *Fill[M]) end() {
 // charge takes n bytes from the budget, or gives them back when negative.
 func (f *Fill[M]) charge(n int64) bool {
 	if n < 0 {
-		f.store.keeper.release(-n)
-	} else if !f.store.keeper.reserve(n) {
+		f.store.give(-n)
+	} else if !f.store.take(n) {
 		return false
 	}
 	f.reserved += n
@@ -285,7 +301,7 @@ func (f *Fill[M]) Pump(r io.Reader, trailer func() any) error {
 	}
 	if f.keep.Load() {
 		// The bytes move from the fill's account to the object's.
-		f.store.keeper.release(f.reserved)
+		f.store.give(f.reserved)
 		f.reserved = 0
 		f.store.Publish(f.Claim, f.object)
 	}

@@ -75,7 +75,9 @@ type Store[M any] struct {
 	wait   sync.WaitGroup // fills under way
 
 	fills     atomic.Int64
+	taken     atomic.Int64 // bytes of the budget that fills and drafts hold
 	abandoned atomic.Int64
+	lingering atomic.Int64 // bytes of bodies that left the store but are still sent
 	stalled   atomic.Uint64
 }
 
@@ -151,6 +153,16 @@ func (s *Store[M]) Find(h Hash, key []byte, ask Asker[M]) Found[M] {
 	} else if !found.Known {
 		s.keeper.miss(residentKey(h))
 	}
+	return found
+}
+
+// Peek is Find without a trace: what it asks for does not count as traffic.
+func (s *Store[M]) Peek(h Hash, key []byte, ask Asker[M]) Found[M] {
+	e := s.table.find(h, key)
+	if e == nil {
+		return Found[M]{}
+	}
+	found, _ := s.match(e, ask)
 	return found
 }
 
@@ -273,7 +285,8 @@ func (s *Store[M]) Publish(c *Claim[M], o *Object[M]) bool {
 		at.object.Store(o)
 		e.setSlotsLocked(slices.Clone(e.variants()))
 		e.mu.Unlock()
-		s.keeper.resize(&at.resident, o.cost())
+		s.resize(at)
+		old.Body.leave(s.linger)
 		return true
 	}
 	s.addSlotUnlock(e, o)
@@ -307,7 +320,7 @@ func (s *Store[M]) addSlotUnlock(e *entry[M], o *Object[M]) {
 	e.mu.Unlock()
 	s.leave(left)
 	s.leave(mark)
-	s.settle(at, o.cost())
+	s.settle(at)
 }
 
 func (s *Store[M]) slotKey(e *entry[M], selector string) string {
@@ -319,8 +332,12 @@ func (s *Store[M]) slotKey(e *entry[M], selector string) string {
 
 // settle hands a slot to the keeper. The slot may have been dropped since it
 // was published: then nobody else will take it out of the keeper.
-func (s *Store[M]) settle(at *slot[M], cost int64) {
+func (s *Store[M]) settle(at *slot[M]) {
+	cost := at.cost()
 	s.keeper.add(&at.resident, cost)
+	if at.cost() != cost { // a refresh came before it was in the keeper
+		s.resize(at)
+	}
 	e := at.entry
 	e.mu.Lock()
 	here := slices.Contains(e.variants(), at) || e.marked.Load() == at
@@ -330,12 +347,58 @@ func (s *Store[M]) settle(at *slot[M], cost int64) {
 	}
 }
 
+// resize tells the keeper what a slot costs now. Of two at once, the one that
+// is last tells what the last object costs.
+func (s *Store[M]) resize(at *slot[M]) {
+	for {
+		cost := at.cost()
+		s.keeper.resize(&at.resident, cost)
+		if at.cost() == cost {
+			return
+		}
+	}
+}
+
 // leave takes a slot that was dropped out of the keeper. One that settle has
 // yet to add is removed by settle.
 func (s *Store[M]) leave(at *slot[M]) {
-	if at != nil {
-		s.keeper.remove(&at.resident)
+	if at == nil {
+		return
 	}
+	s.keeper.remove(&at.resident)
+	if o := at.object.Load(); o != nil {
+		o.Body.leave(s.linger)
+	}
+}
+
+// take charges n bytes of a fill or draft to the budget. All of them together
+// may take half of it, so that downloads cannot empty the cache.
+func (s *Store[M]) take(n int64) bool {
+	if s.taken.Add(n) > s.o.Memory/2 || !s.keeper.reserve(n) {
+		s.taken.Add(-n)
+		return false
+	}
+	return true
+}
+
+func (s *Store[M]) give(n int64) {
+	s.taken.Add(-n)
+	s.keeper.release(n)
+}
+
+// linger charges the bytes of bodies that left the store while they are still
+// being sent.
+func (s *Store[M]) linger(n int64) bool {
+	if n < 0 {
+		s.lingering.Add(n)
+		s.keeper.release(-n)
+		return true
+	}
+	if s.lingering.Add(n) > s.o.Memory/4 || !s.keeper.reserve(n) {
+		s.lingering.Add(-n)
+		return false
+	}
+	return true
 }
 
 // evicted is called by the keeper, without its locks.
@@ -347,6 +410,9 @@ func (s *Store[M]) evicted(r *resident) {
 		e.alone.Store(0)
 	}
 	s.unlock(e)
+	if o := at.object.Load(); o != nil {
+		o.Body.leave(s.linger)
+	}
 }
 
 // Refresh swaps fresh in for old, over the same body (a 304). It returns
@@ -364,7 +430,7 @@ func (s *Store[M]) Refresh(c *Claim[M], old, fresh *Object[M]) bool {
 		if at.object.CompareAndSwap(old, fresh) {
 			e.setSlotsLocked(slices.Clone(e.variants()))
 			e.mu.Unlock()
-			s.keeper.resize(&at.resident, fresh.cost())
+			s.resize(at)
 			return true
 		}
 	}
@@ -393,8 +459,10 @@ func (s *Store[M]) Discard(o *Object[M]) {
 
 // Invalidate marks all variants of key: they must be validated before any
 // use. Fills under way will not be stored and are not joined any more. It
-// reports whether there was anything (RFC 9111, 4.4).
-func (s *Store[M]) Invalidate(h Hash, key []byte) bool {
+// reports whether there was anything (RFC 9111, 4.4). own, if not nil, is the
+// claim of the request that invalidates: what it brings itself may be stored,
+// unless another invalidation came in between.
+func (s *Store[M]) Invalidate(h Hash, key []byte, own *Claim[M]) bool {
 	e := s.table.find(h, key)
 	if e == nil {
 		return false
@@ -402,6 +470,9 @@ func (s *Store[M]) Invalidate(h Hash, key []byte) bool {
 	e.mu.Lock()
 	defer s.unlock(e)
 	e.generation++
+	if own != nil && own.entry == e && own.generation == e.generation-1 {
+		own.generation = e.generation
+	}
 	e.fills = nil
 	for _, at := range e.variants() {
 		at.object.Load().Invalidate()
@@ -423,7 +494,7 @@ func (s *Store[M]) Alone(h Hash, key []byte, until time.Time) {
 	}
 	e.mu.Unlock()
 	if mark != nil {
-		s.settle(mark, entryOverhead+2*int64(len(e.key)))
+		s.settle(mark)
 	}
 }
 

@@ -126,7 +126,7 @@ func TestInvalidateIsNotUndoneByEarlierClaim(t *testing.T) {
 	s := open(t, Options[string]{})
 	key := []byte("a")
 	c := s.Claim(s.Hash(key), key)
-	s.Invalidate(s.Hash(key), key)
+	s.Invalidate(s.Hash(key), key, nil)
 	if s.Publish(c, &Object[string]{Body: NewBody(nil)}) {
 		t.Error("publish with a claim from before the invalidation succeeded")
 	}
@@ -135,7 +135,7 @@ func TestInvalidateIsNotUndoneByEarlierClaim(t *testing.T) {
 	if got, _ := get(s, "a", ""); got != "new" {
 		t.Errorf("get = %q, want what was published after", got)
 	}
-	if !s.Invalidate(s.Hash(key), key) {
+	if !s.Invalidate(s.Hash(key), key, nil) {
 		t.Error("invalidate = false, want true for a stored key")
 	}
 	if !s.Find(s.Hash(key), key, lang("")).Invalid {
@@ -482,7 +482,7 @@ func TestConcurrentUseKeepsTheTableAndTheBudget(t *testing.T) {
 				ask := lang(fmt.Sprint(i % 5))
 				switch i % 7 {
 				case 0:
-					s.Invalidate(s.Hash([]byte(key)), []byte(key))
+					s.Invalidate(s.Hash([]byte(key)), []byte(key), nil)
 				case 1:
 					s.Alone(s.Hash([]byte(key)), []byte(key), time.Now())
 				case 2, 3:
