@@ -25,9 +25,7 @@ type Handler struct {
 	ctx    context.Context // ends upgrades and refreshes when the handler closes
 	cancel context.CancelFunc
 	behind atomic.Int64 // refreshes under way
-	// equivalents is set once a response had No-Vary-Search.
-	equivalents atomic.Bool
-	wait        sync.WaitGroup
+	wait   sync.WaitGroup
 }
 
 // New returns a handler, to be closed. The error names every fault of the

@@ -31,6 +31,7 @@ type exchange struct {
 	// What lookup found.
 	object *Object
 	known  bool          // a fill brought another variant of the key
+	late   bool          // it joined a fill whose head had come before
 	terms  rfc9111.Terms // the object's, as a soft purge changes them
 
 	outcome    Outcome
@@ -111,6 +112,11 @@ func (x *exchange) admit() bool {
 	r := x.r
 	x.scheme = x.clientScheme()
 	x.host = normalHost(x.scheme, r.Host)
+	if !validHost(x.host) {
+		x.fault(FaultMalformed)
+		x.refuse(http.StatusBadRequest, "bad-host")
+		return false
+	}
 	x.site = x.h.sites.of(x.host)
 	if x.site == nil {
 		x.fault(FaultUnknownHost)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptrace"
@@ -58,11 +59,12 @@ func (x *exchange) fetch() {
 			return
 		case store.Lead:
 			f := x.newFlight(seat)
-			go f.run()
+			x.h.wait.Go(f.run)
 			if x.await(seat, f, true) {
 				return
 			}
 		case store.Follow:
+			x.late = isReady(seat)
 			if x.await(seat, nil, false) {
 				return
 			}
@@ -101,7 +103,6 @@ func (x *exchange) mayLead() bool {
 // alone goes to the origin for this client, though the response may be stored.
 func (x *exchange) alone() {
 	if len(x.header["Range"]) > 0 && x.object == nil {
-		x.status.fwd = fwdPartial
 		x.pass(nil)
 		return
 	}
@@ -118,10 +119,13 @@ func (x *exchange) alone() {
 // when that was not for this request.
 func (x *exchange) await(seat *store.Seat[Meta], f *flight, leads bool) bool {
 	defer seat.Leave()
-	if err := x.wait(seat, f); err != nil {
-		if f != nil {
+	taken := false
+	defer func() {
+		if f != nil && !taken {
 			close(f.left)
 		}
+	}()
+	if err := x.wait(seat, f); err != nil {
 		x.gone()
 		return true
 	}
@@ -138,11 +142,15 @@ func (x *exchange) await(seat *store.Seat[Meta], f *flight, leads bool) bool {
 	case seat.Refused():
 		x.status.collapsed = false
 		if !leads {
-			return false
+			seat.Leave()
+			x.alone()
+			return true
 		}
 		x.originTime = f.took
 		x.fwdKnown = f.status
-		x.relay(<-f.handoff, nil, f.why)
+		resp := <-f.handoff
+		taken = true
+		x.relay(resp, nil, f.why)
 		return true
 	}
 	o := seat.Object()
@@ -154,12 +162,20 @@ func (x *exchange) await(seat *store.Seat[Meta], f *flight, leads bool) bool {
 	if note.status == http.StatusOK && x.tooFarAhead(o) {
 		seat.Leave()
 		x.status.collapsed = false
-		x.status.fwd = fwdPartial
 		x.pass(nil)
 		return true
 	}
 	x.deliver(seat, note)
 	return true
+}
+
+func isReady(seat *store.Seat[Meta]) bool {
+	select {
+	case <-seat.Ready():
+		return true
+	default:
+		return false
+	}
 }
 
 // tooFarAhead reports whether the client wants a range that a fill reaches
@@ -224,6 +240,9 @@ func (x *exchange) deliver(seat *store.Seat[Meta], f *flight) {
 		if f.detail != "" {
 			x.outcome = Stale
 		}
+	} else if x.late {
+		// It is not the answer to a request made meanwhile (RFC 9111, 4).
+		h["Age"] = o.Meta.stampAt(time.Now(), &o.Meta.Terms, o.Body.Size()).age
 	} else if len(o.Meta.age) > 0 {
 		h["Age"] = o.Meta.age
 	}
@@ -250,7 +269,10 @@ func (x *exchange) hint(i hint) {
 	for name, values := range fields {
 		h[name] = values
 	}
+	rc := http.NewResponseController(x.w)
+	_ = rc.SetWriteDeadline(time.Now().Add(writeStall)) // not every writer has one
 	x.w.WriteHeader(i.code)
+	_ = rc.SetWriteDeadline(time.Time{})
 	for name := range fields {
 		delete(h, name)
 	}
@@ -299,7 +321,9 @@ func (x *exchange) newFlight(seat *store.Seat[Meta]) *flight {
 		key: slices.Clone(x.key), hash: x.hash,
 		hints: make(chan hint, maxHints), handoff: make(chan *http.Response), left: make(chan struct{}),
 	}
-	ctx, cancel := context.WithCancelCause(x.h.ctx)
+	// A reload must not end what the next handler's clients follow: only the
+	// fill's own end does.
+	ctx, cancel := context.WithCancelCause(context.Background())
 	f.own = cancel
 	f.part = context.AfterFunc(seat.Context(), func() { cancel(context.Cause(seat.Context())) })
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -345,7 +369,16 @@ func (x *exchange) renewBehind() {
 		o.Renewed(x.now)
 		return
 	}
+	started := false
+	defer func() {
+		if !started { // a panic
+			seat.Leave()
+			x.h.behind.Add(-1)
+			o.Renewed(x.now)
+		}
+	}()
 	f := x.newFlight(seat)
+	started = true
 	close(f.left)
 	seat.Leave()
 	h := x.h // the exchange is another's by the time the refresh ends
@@ -475,6 +508,17 @@ func (f *flight) reuseOnce(o *Object) {
 	f.refuse(resp)
 }
 
+// ownedBody ends the request to the origin when it is closed.
+type ownedBody struct {
+	io.ReadCloser
+	end context.CancelCauseFunc
+}
+
+func (b *ownedBody) Close() error {
+	defer b.end(nil)
+	return b.ReadCloser.Close()
+}
+
 // settledBody reads a complete body as an io.ReadCloser.
 type settledBody struct {
 	r    *store.Reader
@@ -519,22 +563,26 @@ func (f *flight) received(resp *http.Response, asked, got time.Time) {
 	if !ok {
 		d.Store, d.Why = false, rfc9111.ReasonVaryAny
 	}
+	tags := tagsOf(resp.Header)
+	if d.Store && len(tags) > maxTags {
+		d.Store, d.Why = false, "too-many-tags"
+	}
 	if !d.Store || resp.StatusCode == http.StatusSwitchingProtocols {
 		f.why, f.detail = d.Why, string(d.Why)
-		switch {
-		case f.seen == nil:
+		personal := d.Why == rfc9111.ReasonAuthorization || d.Why == rfc9111.ReasonCookie // others' may be kept
+		if (f.seen == nil || resp.StatusCode < 500) && !personal {
 			f.h.Store.Alone(f.hash, f.key, got.Add(policy.HitForMiss))
-		case resp.StatusCode < 500:
+		}
+		if f.seen != nil && resp.StatusCode < 500 {
 			// The origin replaced the stored response by one that is not kept.
 			f.h.Store.Discard(f.seen)
-			f.h.Store.Alone(f.hash, f.key, got.Add(policy.HitForMiss))
 		}
 		f.refuse(resp)
 		return
 	}
 	defer resp.Body.Close()
 	o := newObject(resp.StatusCode, header, d, v, &f.ask, got)
-	o.Meta.setHidden(o, hiddenOf(resp.Header, nil), tagsOf(resp.Header))
+	o.Meta.setHidden(o, hiddenOf(resp.Header, nil), tags)
 	switch {
 	case resp.ContentLength > f.h.Store.MaxObject():
 		f.detail = detailTooLarge
@@ -546,7 +594,9 @@ func (f *flight) received(resp *http.Response, asked, got time.Time) {
 			f.detail = detailManyVariants
 		}
 	}
-	f.h.learn(&f.ask, f.key, header)
+	if f.stored {
+		f.h.learn(f.key, header)
+	}
 	f.fill.Resolve(o, resp.ContentLength, v.Names(), true)
 	err := f.fill.Pump(resp.Body, func() any {
 		if len(resp.Trailer) > 0 {
@@ -572,10 +622,11 @@ func endless(h http.Header) bool {
 func (f *flight) refuse(resp *http.Response) {
 	f.part()
 	f.fill.Refuse()
+	own := f.own
+	f.own = func(error) {} // closing the body ends the request now
+	resp.Body = &ownedBody{resp.Body, own}
 	select {
 	case f.handoff <- resp:
-		// The leader reads it, and ends the request by closing its body.
-		f.own = func(error) {}
 	case <-f.left:
 		resp.Body.Close()
 	}

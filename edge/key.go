@@ -148,6 +148,22 @@ func normalHost(scheme, host string) string {
 	return strings.TrimSuffix(host, ":443")
 }
 
+// validHost reports whether a normalised host can be told apart from what
+// follows it in a key: a name, an IPv4 address or an IPv6 address in brackets,
+// with or without a port (RFC 3986, 3.2.2). HTTP/2 brings it unchecked.
+func validHost(host string) bool {
+	for i := 0; i < len(host); i++ {
+		c := host[i]
+		switch {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		case strings.IndexByte("-._~%!$&'()*+,;=:[]", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // appendKey appends the key of a response: the one place where keys are made.
 // GET and HEAD share it. All of its parts are normal already.
 func appendKey(dst []byte, scheme, host, path, query string) []byte {

@@ -21,11 +21,14 @@ func (x *exchange) lookup() Outcome {
 	switch {
 	case x.method != http.MethodGet && x.method != http.MethodHead:
 		return x.passing(fwdMethod, "")
+	case x.directives.OnlyIfCached && (x.policy.Bypass || hasContent(x.r) || upgrades(x.r) || rfc9111.HasPreconditions(x.header)):
+		x.outcome = Local // nothing stored may answer
+		return Local
 	case x.policy.Bypass:
 		return x.passing(fwdBypass, "")
 	case hasContent(x.r):
 		return x.passing(fwdBypass, string(rfc9111.ReasonContent))
-	case upgrades(x.r.Header):
+	case upgrades(x.r):
 		return x.passing(fwdBypass, "upgrade")
 	case rfc9111.HasPreconditions(x.header):
 		return x.passing(fwdBypass, "precondition")
@@ -103,9 +106,11 @@ func hasContent(r *http.Request) bool {
 
 // upgrades reports whether the client wants to change to a protocol that the
 // node may pass blindly. Another HTTP is none of them: behind an upgrade to
-// h2c, requests would reach the origin past every rule of the node.
-func upgrades(h http.Header) bool {
-	if len(h["Upgrade"]) == 0 || !httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade") {
+// h2c, requests would reach the origin past every rule of the node. HTTP/1.0
+// has no upgrades (RFC 9110, 7.8).
+func upgrades(r *http.Request) bool {
+	h := r.Header
+	if len(h["Upgrade"]) == 0 || r.Method != http.MethodGet || !r.ProtoAtLeast(1, 1) || !httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade") {
 		return false
 	}
 	for _, protocol := range rfc9111.Members(h["Upgrade"]) {

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"net/http"
 	"slices"
 	"strings"
@@ -26,8 +27,8 @@ func (anyone) Accepts(*Object) bool     { return true }
 func (anyone) Joins(*Object) bool       { return false }
 func (anyone) Selector([]string) string { return "" }
 
-// learn remembers what a stored response says of its query.
-func (h *Handler) learn(a *ask, key []byte, header http.Header) {
+// learn remembers what a response stored for key says of its query.
+func (h *Handler) learn(key []byte, header http.Header) {
 	lines := header["No-Vary-Search"]
 	if len(lines) == 0 {
 		return
@@ -36,15 +37,24 @@ func (h *Handler) learn(a *ask, key []byte, header http.Header) {
 	if !ok {
 		return
 	}
-	h.equivalents.Store(true)
-	place := appendKey(nil, a.scheme, a.host, a.path, "")
-	h.note(append(slices.Clone(place), ruleMark...), strings.Join(lines, ", "))
-	h.note(aliasKey(place, rule, a.query), string(key))
+	place, query := splitKey(key)
+	h.note(ruleKey(place), strings.Join(lines, ", "))
+	h.note(aliasKey(place, rule, query), string(key))
 }
+
+// splitKey parts a key into what stands before the query, and the query.
+func splitKey(key []byte) (place []byte, query string) {
+	if i := bytes.IndexByte(key, '?'); i >= 0 {
+		return key[:i], string(key[i+1:])
+	}
+	return key, ""
+}
+
+func ruleKey(place []byte) []byte { return append(slices.Clone(place), ruleMark...) }
 
 func aliasKey(place []byte, rule rfc9111.NoVarySearch, query string) []byte {
 	place = append(slices.Clone(place), '?')
-	place = append(place, rule.Canonical(strings.TrimPrefix(query, "?"))...)
+	place = append(place, rule.Canonical(query)...)
 	return append(place, aliasMark...)
 }
 
@@ -56,7 +66,7 @@ func (h *Handler) note(key []byte, text string) {
 }
 
 func (h *Handler) noted(key []byte) (string, bool) {
-	o := h.Store.Find(h.Store.Hash(key), key, anyone{}).Object
+	o := h.Store.Peek(h.Store.Hash(key), key, anyone{}).Object
 	if o == nil {
 		return "", false
 	}
@@ -64,13 +74,11 @@ func (h *Handler) noted(key []byte) (string, bool) {
 	return string(text), true
 }
 
-// original returns the key of a stored response whose query is equivalent.
-func (h *Handler) original(a *ask) (key []byte, ok bool) {
-	if !h.equivalents.Load() {
-		return nil, false
-	}
-	place := appendKey(nil, a.scheme, a.host, a.path, "")
-	lines, ok := h.noted(append(slices.Clone(place), ruleMark...))
+// original returns the key under which a response to an equivalent query was
+// stored.
+func (h *Handler) original(key []byte) ([]byte, bool) {
+	place, query := splitKey(key)
+	lines, ok := h.noted(ruleKey(place))
 	if !ok {
 		return nil, false
 	}
@@ -78,46 +86,56 @@ func (h *Handler) original(a *ask) (key []byte, ok bool) {
 	if !ok {
 		return nil, false
 	}
-	text, ok := h.noted(aliasKey(place, rule, a.query))
-	return []byte(text), ok
+	text, ok := h.noted(aliasKey(place, rule, query))
+	return []byte(text), ok && text != string(key)
 }
 
 // equivalent looks for a response to an equivalent query when the request's
-// own has none. From then on the exchange goes by that response's key.
+// own has none. It counts only while it may be used without asking the origin:
+// what the origin answers to one query is never stored under another.
 func (x *exchange) equivalent(found store.Found[Meta]) store.Found[Meta] {
-	key, ok := x.h.original(&x.ask)
+	key, ok := x.h.original(x.key)
 	if !ok {
 		return found
 	}
 	hash := x.h.Store.Hash(key)
 	other := x.h.Store.Find(hash, key, &x.ask)
-	if other.Object == nil || !x.agrees(other.Object) {
+	o := other.Object
+	if o == nil || other.Invalid || other.Soft || !agree(o, x.key) {
 		return found
 	}
-	x.key, x.hash = append(x.key[:0], key...), hash
+	if t := o.Meta.Terms; !t.Fresh(x.now) && !t.MayServeStale(x.now) {
+		return found
+	}
+	// A refresh behind asks for the stored response's own target.
+	_, query := splitKey(key)
+	x.key, x.hash, x.query = append(x.key[:0], key...), hash, ""
+	if query != "" {
+		x.query = "?" + query
+	}
 	return other
 }
 
-// agrees reports whether the object's own No-Vary-Search still makes the
-// request's query equivalent to its own: the rule known for the path may be
-// another response's.
-func (x *exchange) agrees(o *Object) bool {
+// agree reports whether the object's own No-Vary-Search makes the query of key
+// equivalent to its own: the rule known for the path may be another response's.
+func agree(o *Object, key []byte) bool {
 	for _, f := range o.Meta.Fields {
 		if f.Name != "No-Vary-Search" {
 			continue
 		}
 		rule, ok := rfc9111.ParseNoVarySearch(f.Values)
-		_, own, _ := strings.Cut(o.Key, "?")
-		return ok && rule.Canonical(own) == rule.Canonical(strings.TrimPrefix(x.query, "?"))
+		_, own := splitKey([]byte(o.Key))
+		_, query := splitKey(key)
+		return ok && rule.Canonical(own) == rule.Canonical(query)
 	}
 	return false
 }
 
-// invalidate marks what is stored for key, and for a query equivalent to the
-// request's.
-func (x *exchange) invalidate(key []byte) {
-	x.h.Store.Invalidate(x.h.Store.Hash(key), key)
-	if other, ok := x.h.original(&x.ask); ok {
-		x.h.Store.Invalidate(x.h.Store.Hash(other), other)
+// invalidate marks what is stored for key, and for an equivalent query. own is
+// the claim of the request that invalidates, or nil.
+func (h *Handler) invalidate(key []byte, own *store.Claim[Meta]) {
+	h.Store.Invalidate(h.Store.Hash(key), key, own)
+	if other, ok := h.original(key); ok {
+		h.Store.Invalidate(h.Store.Hash(other), other, nil)
 	}
 }

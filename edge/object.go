@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dunglas/httpsfv"
+
 	"seawall/edge/rfc9111"
 	"seawall/edge/store"
 )
@@ -75,7 +77,8 @@ var tagFields = [...]struct{ name, separators string }{
 	{"Cache-Tag", ","}, {"Edge-Cache-Tag", ","}, {"X-Cache-Tags", ","},
 }
 
-// maxTags bounds the tags of one response.
+// maxTags bounds the tags of one response. One with more is not stored: a
+// purge by a tag that was left out would miss it.
 const maxTags = 1000
 
 // tagsOf returns the tags of a response, each once.
@@ -84,15 +87,19 @@ func tagsOf(h http.Header) []string {
 	for _, f := range tagFields {
 		for _, line := range h[f.name] {
 			for tag := range strings.FieldsFuncSeq(line, func(r rune) bool { return strings.ContainsRune(f.separators, r) }) {
-				if tag = strings.TrimSpace(tag); tag != "" && len(tags) < maxTags {
+				if tag = strings.TrimSpace(tag); tag != "" {
 					tags = append(tags, strings.Clone(tag))
 				}
 			}
 		}
 	}
-	for _, group := range rfc9111.Members(h["Cache-Groups"]) {
-		if name := strings.Trim(group, `"`); name != "" && len(tags) < maxTags {
-			tags = append(tags, name)
+	if groups, err := httpsfv.UnmarshalList(h["Cache-Groups"]); err == nil {
+		for _, group := range groups {
+			if item, ok := group.(httpsfv.Item); ok {
+				if name, ok := item.Value.(string); ok && name != "" {
+					tags = append(tags, name)
+				}
+			}
 		}
 	}
 	slices.Sort(tags)

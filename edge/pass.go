@@ -36,6 +36,7 @@ func (x *exchange) pass(claim *store.Claim[Meta]) {
 		claim = x.h.Store.Claim(x.hash, x.key)
 		defer x.h.Store.Drop(claim)
 	}
+	defer func() { x.content.end() }()
 	asked := time.Now()
 	resp, err := x.site.Origin.RoundTrip(out)
 	gate.close()
@@ -64,7 +65,7 @@ func (x *exchange) prepare(out *http.Request, claim *store.Claim[Meta]) {
 		x.shareable(out)
 		return
 	}
-	if upgrades(x.r.Header) && x.method == http.MethodGet {
+	if upgrades(x.r) {
 		out.Header["Connection"] = []string{"Upgrade"}
 		out.Header["Upgrade"] = x.r.Header["Upgrade"]
 	}
@@ -78,12 +79,14 @@ func (x *exchange) prepare(out *http.Request, claim *store.Claim[Meta]) {
 	out.Trailer = x.r.Trailer
 	var content io.ReadCloser = x.r.Body
 	if limit := x.site.Limits.Body; limit > 0 {
-		content = http.MaxBytesReader(x.w, content, limit)
+		// Without the ResponseWriter: this is read on the origin's goroutine.
+		content = http.MaxBytesReader(nil, content, limit)
 	}
-	x.content = &clientBody{ReadCloser: content}
+	rc := http.NewResponseController(x.w)
+	x.content = &clientBody{ReadCloser: content, rc: rc}
 	out.Body = x.content
 	if x.r.ProtoMajor == 1 {
-		_ = http.NewResponseController(x.w).EnableFullDuplex() // only HTTP/1 needs it
+		_ = rc.EnableFullDuplex() // only HTTP/1 needs it
 	}
 }
 
@@ -91,13 +94,47 @@ func (x *exchange) prepare(out *http.Request, claim *store.Claim[Meta]) {
 // fault, not the origin's.
 type clientBody struct {
 	io.ReadCloser
+	rc    *http.ResponseController
 	broke atomic.Bool
+	whole atomic.Bool
+
+	reading sync.Mutex // held by a Read under way
+	over    bool       // guarded by reading
+}
+
+// Close ends a Read that waits for the client. It reads nothing more: what is
+// left of the content may never come.
+func (b *clientBody) Close() error {
+	if b.whole.Load() {
+		return nil // net/http watches the connection now: it must not be told to stop
+	}
+	_ = b.rc.SetReadDeadline(time.Now()) // not every connection has one; then it is net/http's to end
+	return nil
+}
+
+// end returns when no Read is under way, and lets none begin: net/http must
+// have the connection for itself when the handler returns.
+func (b *clientBody) end() {
+	if b == nil {
+		return
+	}
+	_ = b.Close() // it does not fail
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	b.over = true
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	if b.over {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
 		b.broke.Store(true)
+	} else if err == io.EOF {
+		b.whole.Store(true)
 	}
 	return n, err
 }
@@ -108,6 +145,9 @@ func (x *exchange) failPass(err error) {
 	switch {
 	case errors.As(err, &tooLarge):
 		x.fault(FaultLimit)
+		if x.r.ProtoMajor == 1 {
+			x.w.Header()["Connection"] = []string{"close"} // what is left of the content is not read
+		}
 		x.refuse(http.StatusRequestEntityTooLarge, "body-limit")
 	case x.r.Context().Err() != nil:
 		x.gone()
@@ -184,7 +224,7 @@ func (x *exchange) relay(resp *http.Response, claim *store.Claim[Meta], why rfc9
 		x.switchProtocols(resp)
 		return
 	}
-	x.effects(resp, got)
+	x.effects(resp, claim, got)
 	draft := x.draft(resp, claim, got)
 	if why != "" {
 		x.status.detail = string(why)
@@ -250,7 +290,8 @@ func (x *exchange) copy(resp *http.Response, d *draft) {
 				d.drop()
 				return
 			}
-			_ = rc.Flush() // a client that is gone shows at the next write
+			_ = rc.Flush()                       // a client that is gone shows at the next write
+			_ = rc.SetWriteDeadline(time.Time{}) // in HTTP/2 it would end the stream while the origin is waited for
 		}
 		if err == io.EOF {
 			return
@@ -264,12 +305,12 @@ func (x *exchange) copy(resp *http.Response, d *draft) {
 
 // effects does to the store what an answer to a method other than GET means:
 // unsafe methods invalidate (RFC 9111, 4.4), HEAD updates (4.3.5).
-func (x *exchange) effects(resp *http.Response, got time.Time) {
+func (x *exchange) effects(resp *http.Response, claim *store.Claim[Meta], got time.Time) {
 	if rfc9111.Invalidates(x.method, resp.StatusCode) {
-		x.invalidate(x.key)
+		x.h.invalidate(x.key, claim)
 		for _, url := range rfc9111.AlsoInvalid(x.url(), resp.Header) {
 			if key, ok := x.site.keyOf(url); ok {
-				x.invalidate(key)
+				x.h.invalidate(key, nil)
 			}
 		}
 	}
@@ -291,8 +332,12 @@ func (x *exchange) headEffect(resp *http.Response, got time.Time) {
 		delete(fresh, "Via")
 		merged := rfc9111.Merge(o.Meta.header(), fresh)
 		hidden := hiddenOf(resp.Header, o.Meta.hidden)
-		d := rfc9111.Judge(f.asked(), o.Meta.Status, withHidden(merged, hidden), x.asked, got, &x.policy.options)
+		policy := x.site.policyFor(x.path, x.header, o.Meta.Status)
+		d := rfc9111.Judge(f.asked(), o.Meta.Status, withHidden(merged, hidden), x.asked, got, &policy.options)
 		v, ok := f.variantOf(merged)
+		if x.directives.NoStore || d.Why == rfc9111.ReasonCookie || d.Why == rfc9111.ReasonAuthorization {
+			return // what the request may not store says nothing of the object
+		}
 		if !d.Store || !ok {
 			x.h.Store.Discard(o)
 			return
@@ -336,19 +381,20 @@ func (x *exchange) draft(resp *http.Response, claim *store.Claim[Meta], got time
 		}
 		return nil
 	}
-	body := x.h.Store.Draft(resp.ContentLength)
-	if body == nil {
-		x.status.detail = detailTooLarge
+	tags := tagsOf(resp.Header)
+	if len(tags) > maxTags || !x.h.Store.Holds(claim) {
 		return nil
 	}
-	if x.method != http.MethodGet {
-		// The claim was made before this request invalidated the entry.
-		x.h.Store.Drop(claim)
-		*claim = *x.h.Store.Claim(x.hash, x.key)
+	body := x.h.Store.Draft(claim, resp.ContentLength)
+	if body == nil {
+		if resp.ContentLength > x.h.Store.MaxObject() {
+			x.status.detail = detailTooLarge
+		}
+		return nil
 	}
 	x.status.stored = true
 	o := newObject(resp.StatusCode, header, d, v, &x.ask, got)
-	o.Meta.setHidden(o, hiddenOf(resp.Header, nil), tagsOf(resp.Header))
+	o.Meta.setHidden(o, hiddenOf(resp.Header, nil), tags)
 	if x.h.Store.Crowds(claim, o.Selector) {
 		x.status.detail = detailManyVariants
 	}
@@ -369,7 +415,13 @@ func (d *draft) drop() {
 
 func (d *draft) publish() {
 	if d.object.Body = d.body.Body(); d.object.Body != nil {
-		d.x.h.Store.Publish(d.claim, d.object)
+		if d.x.h.Store.Publish(d.claim, d.object) {
+			for _, f := range d.object.Meta.Fields {
+				if f.Name == "No-Vary-Search" {
+					d.x.h.learn(d.x.key, http.Header{f.Name: f.Values})
+				}
+			}
+		}
 	}
 }
 
@@ -400,7 +452,7 @@ func (g *hintGate) close() {
 // (RFC 9110, 7.8), until either ends.
 func (x *exchange) switchProtocols(resp *http.Response) {
 	origin, ok := resp.Body.(io.ReadWriteCloser)
-	if !upgrades(x.r.Header) {
+	if !upgrades(x.r) {
 		x.fail(http.StatusBadGateway, "http_protocol_error") // nobody asked for it
 		return
 	}

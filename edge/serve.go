@@ -130,9 +130,14 @@ func (x *exchange) sendRanges(o *Object, from readFrom) bool {
 		x.head(http.StatusRequestedRangeNotSatisfiable)
 		return true
 	case rfc9111.RangePartial:
-		if len(ranges) == 1 {
+		switch {
+		case len(ranges) == 1:
 			x.sendRange(o, from, ranges[0], size)
-		} else {
+		case !o.Body.Complete():
+			// One that grows is read forward only: readers that wait for their
+			// turn would hold up the others.
+			return false
+		default:
 			x.sendMultipart(o, from, ranges, size)
 		}
 		return true
@@ -232,7 +237,10 @@ func (x *exchange) write(p []byte) bool {
 // that nobody takes the part for the whole.
 func (x *exchange) stream(r *store.Reader, to io.Writer) bool {
 	rc := http.NewResponseController(x.w)
-	defer rc.SetWriteDeadline(time.Time{})
+	defer func() {
+		r.Close() // no cut after this, so none can end the next answer's write
+		_ = rc.SetWriteDeadline(time.Time{})
+	}()
 	var cut atomic.Bool
 	r.OnCut = func() {
 		cut.Store(true)
@@ -240,7 +248,9 @@ func (x *exchange) stream(r *store.Reader, to io.Writer) bool {
 	}
 	for {
 		if r.Waiting() {
-			_ = rc.Flush() // a client that is gone shows at the next write
+			_ = rc.SetWriteDeadline(time.Now().Add(writeStall))
+			_ = rc.Flush()                       // a client that is gone shows at the next write
+			_ = rc.SetWriteDeadline(time.Time{}) // in HTTP/2 it would end the stream while the body is waited for
 		}
 		p, err := r.Next(x.r.Context())
 		if err == io.EOF {

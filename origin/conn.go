@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/textproto"
 	"sync"
 	"time"
@@ -40,8 +41,9 @@ type conn struct {
 	reused   bool
 	answered bool // bytes of a response came
 	keep     bool // the exchange leaves the connection fit for another
-	headEnd  int64
 	since    time.Time // idle since
+
+	headStart, headEnd int64 // of the request, in bytes written to the wire
 
 	x       *exchange
 	sender  *sender // nil: no content
@@ -87,6 +89,7 @@ func (f *feed) Read(p []byte) (int, error) {
 func (c *conn) exchange(x *exchange) (*http.Response, error) {
 	c.begin(x)
 	c.out = x.appendHead(c.out[:0], c.s)
+	c.headStart = c.wire.sent.Load()
 	writeErr := c.write(c.out)
 	c.headEnd = c.wire.sent.Load()
 	if writeErr != nil && (c.reused || isTimeout(writeErr)) {
@@ -125,16 +128,19 @@ func (c *conn) broke(step string, err error) error {
 	early := errors.Is(err, errEarly)
 	stale := c.reused && (early || err == errGaveUp || !c.answered && isClosed(err))
 	c.abort()
-	if c.sender != nil && c.sender.stop() {
+	if s := c.sender; s != nil {
+		if s.failed() == nil {
+			s.stop()
+		}
 		switch {
-		case c.sender.bodyErr != nil:
-			err = &Error{Kind: requestError, Step: stepRequest, Err: c.sender.bodyErr}
-		case isTimeout(c.sender.writeErr):
-			step, err = stepWrite, c.sender.writeErr
+		case s.failed() != nil:
+			err = &Error{Kind: requestError, Step: stepRequest, Err: s.failed()}
+		case s.isDone() && isTimeout(s.writeErr):
+			step, err = stepWrite, s.writeErr
 		}
 	}
 	c.unwatch()
-	c.s.leave()
+	c.x.leave()
 	if early {
 		err = &Error{Kind: protocolError, Step: step, Err: err, unanswered: true}
 	}
@@ -143,11 +149,19 @@ func (c *conn) broke(step string, err error) error {
 	return e
 }
 
-// abort closes the connection at once, without a word.
+// abort closes the connection at once, without a word: crypto/tls may wait for
+// seconds to write one.
 func (c *conn) abort() { c.wire.Close() }
 
-// hangUp closes a connection that nothing uses.
-func (c *conn) hangUp() { c.rw.Close() }
+// drop ends an exchange that a panic in the caller's code cut short.
+func (c *conn) drop(x *exchange) {
+	c.abort()
+	if c.sender != nil {
+		c.sender.halt()
+	}
+	c.unwatch()
+	x.leave()
+}
 
 func (c *conn) write(b []byte) error {
 	if err := c.rw.SetWriteDeadline(c.x.bounded(c.s.p.cfg.Timeouts.WriteIdle)); err != nil {
@@ -245,15 +259,18 @@ func (c *conn) readMore() error {
 }
 
 // early reports whether the bytes just read on a reused connection were sent
-// before the server's system had the request's head: a true answer's segments
-// acknowledge it. Read the queue first, for the sender may be writing: then
-// what is acknowledged is at most overstated.
+// before the server's system had the whole of the request's head: a true
+// answer's segments acknowledge it. They are surplus for certain only if none of
+// the head had come: a server may refuse a head of which it has seen a part.
+// Read the queue first, for the sender may be writing: then what is acknowledged
+// is at most overstated.
 func (c *conn) early() bool {
 	waiting := int64(c.wire.unacked())
-	if c.wire.sent.Load()-waiting >= c.headEnd {
+	acknowledged := c.wire.sent.Load() - waiting
+	if acknowledged >= c.headEnd {
 		return false
 	}
-	if !saysTimeout(c.in) {
+	if acknowledged <= c.headStart && !saysTimeout(c.in) {
 		c.s.sawSurplus()
 	}
 	return true
@@ -311,29 +328,48 @@ func (c *conn) respond(h *head) (*http.Response, error) {
 	}
 	c.keep = c.keep && !resp.Close && !h.unknown && !c.x.close
 	if h.status == http.StatusSwitchingProtocols {
-		return c.switched(resp)
+		return c.switched(h, resp)
 	}
-	if h.status == http.StatusRequestTimeout && c.reused && resp.Close && c.x.mayRetry() {
+	unsent := c.sender == nil
+	if c.sender != nil && c.sender.holdsBack() {
+		unsent = c.sender.halt() // the server did not want the content
+	}
+	if h.status == http.StatusRequestTimeout && c.reused && resp.Close && unsent && c.x.mayRetry() {
 		return nil, errGaveUp
 	}
-	if c.x.expect && c.sender != nil && c.sender.holdsBack() && c.sender.stop() {
-		c.x.up.close() // the server did not want the content
+	if unsent {
+		c.x.up.close()
 	}
 	if resp.Body == http.NoBody {
 		c.finish(true)
 		return resp, nil
 	}
-	resp.Body = &body{c: c, x: c.x, resp: resp, src: resp.Body}
+	b := &body{c: c, x: c.x, resp: resp, src: resp.Body}
+	if len(resp.TransferEncoding) > 0 {
+		b.src = &chunks{c: c, r: httputil.NewChunkedReader(c.br), resp: resp}
+	}
+	dropForbidden(resp.Trailer)
+	resp.Body = b
 	return resp, nil
 }
 
 // switched completes an upgrade: the connection leaves the pool.
-func (c *conn) switched(resp *http.Response) (*http.Response, error) {
-	if !c.x.upgrade {
-		return nil, &Error{Kind: upgradeFailed, Step: stepHead, Err: errors.New("101 without being asked")}
+func (c *conn) switched(h *head, resp *http.Response) (*http.Response, error) {
+	failed := func(why string) error {
+		return &Error{Kind: upgradeFailed, Step: stepHead, Err: errors.New(why)}
 	}
-	if c.sender != nil && !c.sender.settled() {
-		return nil, &Error{Kind: upgradeFailed, Step: stepHead, Err: errors.New("101 before the request's end")}
+	switch {
+	case !c.x.upgrade:
+		return nil, failed("101 without being asked")
+	case h.minor == 0:
+		return nil, failed("101 in HTTP/1.0")
+	case !asked(c.x.req.Header["Upgrade"], resp.Header["Upgrade"]):
+		return nil, failed("101 to a protocol that was not asked for")
+	case c.sender != nil && !c.sender.settled():
+		return nil, failed("101 before the request's end")
+	}
+	if !c.x.dig() {
+		return nil, &Error{Kind: connLimit, Step: stepHead, Err: errTunnels}
 	}
 	c.keep, c.feed.tunnel = false, true
 	c.x.up.close()
@@ -368,9 +404,9 @@ func (c *conn) finish(whole bool) {
 	default:
 		c.abort()
 		if sender != nil {
-			sender.stop()
+			sender.halt()
 		}
 	}
+	x.leave()
 	x.up.close()
-	s.leave()
 }

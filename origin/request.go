@@ -176,9 +176,7 @@ func (x *exchange) layOutFraming(method string) *Error {
 	switch {
 	case x.up != nil && x.up.chunked:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-		if err := x.up.declareTrailer(x.req.Trailer); err != nil {
-			return err
-		}
+		x.up.declareTrailer(x.req.Trailer)
 		if len(x.up.trailer) > 0 {
 			b = appendField(b, "Trailer", strings.Join(x.up.trailer, ", "))
 		}

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -21,14 +22,16 @@ const (
 	// lastWriteWait is how long the end of an answer waits for the goroutine
 	// that has just handed the request's last bytes to the kernel.
 	lastWriteWait = 50 * time.Millisecond
-	// stopWait is how long the end of an exchange waits for a body's Read that
-	// does not heed Close. That Read's goroutine ends with it.
+	// stopWait is how long a failed exchange waits for a body's Read to tell why
+	// it failed. One that does not heed Close ends later, with its goroutine.
 	stopWait = 500 * time.Millisecond
 )
 
 var (
 	errBodyShort = errors.New("body is shorter than its Content-Length")
 	errBodyLong  = errors.New("body is longer than its Content-Length")
+	errBodyIdle  = errors.New("no byte of the body came for too long")
+	errBodyEnded = errors.New("the body is no longer wanted")
 	errTrailer   = errors.New("malformed trailer field")
 )
 
@@ -40,8 +43,10 @@ type upload struct {
 	chunked bool
 	trailer []string // declared names, sorted
 
-	read   atomic.Bool // Read was called
-	closed atomic.Bool // Close was
+	read atomic.Bool // Read was called
+
+	mu     sync.Mutex // guards closed
+	closed bool       // Close was called, or is about to be
 }
 
 // newUpload returns nil when req has no content. As for net/http's transport,
@@ -61,26 +66,50 @@ func newUpload(req *http.Request) *upload {
 // touched reports whether content may have been lost to an attempt.
 func (u *upload) touched() bool { return u != nil && u.read.Load() }
 
-// close closes the body, if nobody has begun to. A body may be closed while it
-// is read, and some wait for that read.
+// close has the body closed, if nobody has begun to, without waiting for it: a
+// Close may wait for a Read under way, or for the rest of what a client sends,
+// as that of net/http's server does. No Read begins after it.
 func (u *upload) close() {
-	if u != nil && u.body != nil && !u.closed.Swap(true) {
-		u.body.Close() // an error would say nothing about the exchange
+	if u.take() {
+		go u.closeBody()
 	}
 }
 
-// declareTrailer notes which trailer fields will be sent.
-func (u *upload) declareTrailer(t http.Header) *Error {
+// take reports whether the body is the caller's to close.
+func (u *upload) take() bool {
+	if u == nil || u.body == nil {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	taken := !u.closed
+	u.closed = true
+	return taken
+}
+
+// closeBody calls Close. An error or a panic in it would say nothing about the
+// exchange.
+func (u *upload) closeBody() {
+	defer func() { _ = recover() }()
+	u.body.Close()
+}
+
+// mayRead reports whether a Read may begin.
+func (u *upload) mayRead() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return !u.closed
+}
+
+// declareTrailer notes which trailer fields will be sent: those that may be
+// (RFC 9110, 6.5.1). The others are dropped, as any recipient may.
+func (u *upload) declareTrailer(t http.Header) {
 	for name := range t {
-		switch canonical := http.CanonicalHeaderKey(name); {
-		case !httpguts.ValidTrailerHeader(canonical), !httpguts.ValidHeaderFieldName(name):
-			return refuse("trailer field %q", name)
-		default:
+		if canonical := http.CanonicalHeaderKey(name); mayTrail(canonical) {
 			u.trailer = append(u.trailer, canonical)
 		}
 	}
 	slices.Sort(u.trailer)
-	return nil
 }
 
 // sender writes an upload to a connection in a goroutine of its own.
@@ -92,9 +121,13 @@ type sender struct {
 	quit chan struct{} // closed when it must not be
 	done chan struct{}
 
-	last   atomic.Bool // the request's last bytes are being written
+	last   atomic.Bool           // the request's last bytes are being written
+	reads  atomic.Int64          // the Read under way, counted from 1; 0: none; -1: it took too long
+	fault  atomic.Pointer[error] // what ended the body, known before the connection closes for it
 	fate   atomic.Int32
 	onceGo sync.Once
+
+	turn int64 // the last Read's number; the goroutine's own
 
 	// Valid when done is closed.
 	bodyErr  error // from the body
@@ -122,12 +155,19 @@ func (u *upload) start(c *conn) *sender {
 func (s *sender) release() { s.onceGo.Do(func() { close(s.goOn) }) }
 
 func (s *sender) run() {
-	defer close(s.done)
 	if !s.allowed() {
+		close(s.done)
 		return
 	}
 	s.u.read.Store(true)
-	defer s.u.close()
+	s.send()
+	close(s.done) // first: the connection need not wait for the body's Close
+	if s.u.take() {
+		s.u.closeBody()
+	}
+}
+
+func (s *sender) send() {
 	s.c.armHead(false) // it runs from the request's end
 	buf := s.x.p.buffers.Get().(*[]byte)
 	defer s.x.p.buffers.Put(buf)
@@ -136,6 +176,7 @@ func (s *sender) run() {
 	} else {
 		s.sendLength(*buf)
 	}
+	s.blame(s.bodyErr)
 	if s.bodyErr != nil || isTimeout(s.writeErr) && !s.c.headCame() {
 		s.c.abort() // the server must not take what it got for all
 	}
@@ -249,11 +290,57 @@ func (s *sender) appendEnd(b []byte) ([]byte, error) {
 // insists.
 func (s *sender) fill(buf []byte) (n int, err error) {
 	for range 100 {
-		if n, err = s.u.body.Read(buf); n > 0 || err != nil {
+		if n, err = s.readBody(buf); n > 0 || err != nil {
 			return n, err
 		}
 	}
 	return 0, io.ErrNoProgress
+}
+
+// readBody calls Read once. A panic in it is an error of the body: it has no
+// caller here who could catch it.
+func (s *sender) readBody(buf []byte) (n int, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			n, err = 0, fmt.Errorf("panic in the body's Read: %v", p)
+		}
+	}()
+	if !s.u.mayRead() {
+		return 0, errBodyEnded
+	}
+	limit := s.x.p.cfg.Timeouts.RequestIdle
+	if limit <= 0 {
+		return s.u.body.Read(buf)
+	}
+	s.turn++
+	turn := s.turn
+	s.reads.Store(turn)
+	t := time.AfterFunc(limit, func() { s.starve(turn) })
+	defer t.Stop()
+	n, err = s.u.body.Read(buf)
+	if !s.reads.CompareAndSwap(turn, 0) {
+		return 0, errBodyIdle
+	}
+	return n, err
+}
+
+// starve ends the exchange whose body has brought nothing for too long. Once the
+// answer has begun the body may rest: then the answer's own timeouts hold.
+func (s *sender) starve(turn int64) {
+	if s.c.headCame() || !s.reads.CompareAndSwap(turn, -1) {
+		return
+	}
+	s.blame(errBodyIdle)
+	s.c.abort()
+	s.u.close()
+}
+
+// blame notes the body's error, if it is the first and not the work of our own
+// Close.
+func (s *sender) blame(err error) {
+	if err != nil && s.u.mayRead() {
+		s.fault.CompareAndSwap(nil, &err)
+	}
 }
 
 // endOfBody returns io.EOF if the body has ended.
@@ -293,35 +380,33 @@ func (s *sender) isDone() bool {
 
 // failed returns the body's error, if that is what ended the sending.
 func (s *sender) failed() error {
-	if s.isDone() {
-		return s.bodyErr
+	if err := s.fault.Load(); err != nil {
+		return *err
 	}
 	return nil
 }
 
-// stop ends the sending on a connection that the caller has closed (or on which
-// nothing was sent) and reports whether the goroutine has ended.
-func (s *sender) stop() bool {
+// halt ends the sending on a connection that the caller has closed (or on which
+// nothing was sent), without waiting for the body, and reports whether none of
+// it was read or will be: only then the body stays open.
+func (s *sender) halt() bool {
 	if s.fate.CompareAndSwap(undecided, stopped) {
 		close(s.quit)
-		<-s.done // it has not touched the body, nor will it
 	}
-	if s.isDone() {
+	if s.holdsBack() {
 		return true
 	}
-	closed := make(chan struct{})
-	go func() { // Close may wait for a Read; most Reads end by it
-		defer close(closed)
-		s.u.close()
-	}()
+	s.u.close()
+	return false
+}
+
+// stop is halt, and waits a while for the sending's end.
+func (s *sender) stop() {
+	s.halt()
 	t := time.NewTimer(stopWait)
 	defer t.Stop()
-	for _, end := range []chan struct{}{s.done, closed} {
-		select {
-		case <-end:
-		case <-t.C:
-			return false
-		}
+	select {
+	case <-s.done:
+	case <-t.C:
 	}
-	return true
 }

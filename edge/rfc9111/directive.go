@@ -80,7 +80,8 @@ func (l *lifetime) valid() bool { return l.set && !l.bad }
 // targeted field that replaces it.
 type control struct {
 	noStore, private, noCache bool
-	mustRevalidate            bool // or proxy-revalidate
+	mustRevalidate            bool // or proxy-revalidate, however written: only restricts
+	permitsAuthorized         bool // must-revalidate in its exact form (RFC 9111, 3.5)
 	public, immutable         bool
 	mustUnderstand            bool // its restriction holds
 	overridesNoStore          bool // must-understand in its exact form
@@ -127,7 +128,9 @@ func (c *control) add(d directive) {
 		c.mustUnderstand = true
 		c.overridesNoStore = c.overridesNoStore || !d.hasArg
 		return
-	case "no-store", "private", "no-cache", "must-revalidate", "proxy-revalidate", "public":
+	case "must-revalidate":
+		c.permitsAuthorized = c.permitsAuthorized || !d.hasArg
+	case "no-store", "private", "no-cache", "proxy-revalidate", "public":
 	default:
 		return
 	}

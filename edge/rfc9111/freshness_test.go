@@ -201,6 +201,8 @@ func TestFlagsOfTerms(t *testing.T) {
 		{"max-age=60, immutable", true, false},
 		{"max-age=60, public", false, true},
 		{"max-age=60, must-revalidate", false, true},
+		{"max-age=60, proxy-revalidate", false, false},
+		{`max-age=60, x;note="must-revalidate"`, false, false},
 		{"s-maxage=60", false, true},
 		{"s-maxage=60, s-maxage=x", false, false},
 	} {

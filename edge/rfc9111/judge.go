@@ -240,10 +240,11 @@ func (j *judgement) understood() bool {
 	return false
 }
 
-// authorized: RFC 9111, 3.5. An unreadable s-maxage permits nothing.
+// authorized: RFC 9111, 3.5. What cannot be read permits nothing, nor does
+// proxy-revalidate, which is not among those that do.
 func (j *judgement) authorized() bool {
 	c := &j.control
-	return c.public || c.mustRevalidate || c.sMaxAge.valid()
+	return c.public || c.permitsAuthorized || c.sMaxAge.valid()
 }
 
 // mayKeepCookie applies the site's policy to a response with Set-Cookie.

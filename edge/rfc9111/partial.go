@@ -1,6 +1,7 @@
 package rfc9111
 
 import (
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ func PartOf(h http.Header, length int64) (p Part, ok bool) {
 		return Part{}, false
 	}
 	start, end, size, ok := ParseContentRange(lines[0])
-	if !ok || length >= 0 && length != end-start+1 || end-start == 1<<63-1 {
+	if !ok || end == math.MaxInt64 || length >= 0 && length != end-start+1 { // the offset behind it must be a number too
 		return Part{}, false
 	}
 	return Part{Range{start, end - start + 1}, size}, true

@@ -169,6 +169,9 @@ func TestPartOf(t *testing.T) {
 		{"§8 two", []string{"Content-Range: bytes 5-9/20", "Content-Range: bytes 5-9/20"}, 5, Part{}, false},
 		{"§8 malformed", []string{"Content-Range: bytes 5-9"}, 5, Part{}, false},
 		{"§8 multipart", []string{"Content-Range: bytes 5-9/20", "Content-Type: Multipart/Byteranges; boundary=x"}, 5, Part{}, false},
+		{"§8 an end that overflows", []string{"Content-Range: bytes 1-9223372036854775807/*"}, -1, Part{}, false},
+		{"§8 an end that overflows, of known length", []string{"Content-Range: bytes 9223372036854775807-9223372036854775807/*"}, 1, Part{}, false},
+		{"§8 the largest end", []string{"Content-Range: bytes 1-9223372036854775806/*"}, -1, Part{Range{1, 1<<63 - 2}, -1}, true},
 		{"§8 longer than a length can be", []string{"Content-Range: bytes 0-9223372036854775807/*"}, -1, Part{}, false},
 	} {
 		if got, ok := PartOf(header(test.lines...), test.length); got != test.want || ok != test.ok {

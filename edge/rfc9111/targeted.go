@@ -88,6 +88,9 @@ func (c *control) addMember(name string, value any) bool {
 	case "must-understand":
 		c.mustUnderstand = value != false
 		c.overridesNoStore = value == true
+	case "must-revalidate":
+		c.mustRevalidate = c.mustRevalidate || value != false
+		c.permitsAuthorized = value == true
 	default:
 		// Restrictive directives count whatever they carry; ?0 unsets them.
 		if value != false {

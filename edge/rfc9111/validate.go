@@ -2,6 +2,7 @@ package rfc9111
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -149,15 +150,23 @@ func SetConditions(req http.Header, stored http.Header) bool {
 // Confirms tells whether a 304 speaks of the stored response (RFC 9111, 4.3.4).
 // If not, it must update nothing and the response is to be fetched without
 // conditions.
+//
+// A validator that is malformed or sent twice differently names nothing: it
+// speaks of the stored response only if that came with the very same lines.
 func Confirms(stored, notModified http.Header) bool {
-	if tag := etagOf(notModified); tag != "" {
-		if isWeak(tag) {
-			return weakEqual(tag, etagOf(stored))
-		}
+	switch tag := etagOf(notModified); {
+	case tag != "" && isWeak(tag):
+		return weakEqual(tag, etagOf(stored))
+	case tag != "":
 		return strongEqual(tag, etagOf(stored))
+	case !slices.Equal(notModified["Etag"], stored["Etag"]) && len(notModified["Etag"]) > 0:
+		return false
 	}
-	said, have := modifiedOf(notModified), modifiedOf(stored)
-	return said.IsZero() || said.Equal(have)
+	lines := notModified["Last-Modified"]
+	if said := modifiedOf(notModified); !said.IsZero() {
+		return said.Equal(modifiedOf(stored))
+	}
+	return len(lines) == 0 || slices.Equal(lines, stored["Last-Modified"])
 }
 
 func modifiedOf(h http.Header) time.Time {

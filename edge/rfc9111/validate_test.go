@@ -141,6 +141,16 @@ func TestConfirms(t *testing.T) {
 		{"§7 another weak tag", []string{tagged}, []string{`ETag: W/"b"`}, false},
 		{"§7 the same date", []string{modified}, []string{"Last-Modified: Monday, 09-Mar-26 12:00:00 GMT"}, true},
 		{"§7 another date", []string{modified}, []string{"Last-Modified: " + dated(0)}, false},
+		{"§7 a malformed tag", []string{tagged}, []string{"ETag: b"}, false},
+		{"§7 a malformed tag of a dated response", []string{modified}, []string{"ETag: b", modified}, false},
+		{"§7 the same malformed tag", []string{"ETag: b"}, []string{"ETag: b"}, true},
+		{"§7 differing tags", []string{tagged}, []string{tagged, `ETag: "b"`}, false},
+		{"§7 the same differing tags", []string{tagged, `ETag: "b"`}, []string{tagged, `ETag: "b"`}, true},
+		{"§7 an empty tag", []string{tagged}, []string{"ETag: "}, false},
+		{"§7 a malformed date", []string{modified}, []string{"Last-Modified: yesterday"}, false},
+		{"§7 the same malformed date", []string{"Last-Modified: yesterday"}, []string{"Last-Modified: yesterday"}, true},
+		{"§7 differing dates", []string{modified}, []string{modified, "Last-Modified: " + dated(0)}, false},
+		{"§7 the tag decides, not a malformed date", []string{tagged, modified}, []string{tagged, "Last-Modified: x"}, true},
 		{"§7 the tag decides, not the date", []string{tagged, modified}, []string{tagged, "Last-Modified: " + dated(0)}, true},
 	} {
 		if got := Confirms(header(test.stored...), header(test.got...)); got != test.want {

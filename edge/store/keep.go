@@ -193,8 +193,9 @@ func (k *keeper) addLocked(r *resident, cost int64) {
 	k.settleLocked()
 }
 
-// resize changes r's cost after a refresh. r keeps its place; others are
-// evicted if the total exceeds the budget, or r if it alone does.
+// resize changes r's cost after a refresh, without asking whether r may stay.
+// If the total then exceeds the budget, entries are evicted in the usual order,
+// which may come to r; if r alone exceeds it, r is.
 func (k *keeper) resize(r *resident, cost int64) {
 	k.mu.Lock()
 	if r.home != nil {

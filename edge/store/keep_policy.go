@@ -68,7 +68,7 @@ func (k *keeper) youngLimitLocked() int64 {
 // mainLimitLocked is what main may hold. Young's share is set aside also while
 // young is below it: otherwise each entry that leaves young would find the
 // room it has just left, and nothing would ever be judged (measured: zipf
-// 128M .576 instead of .602).
+// 128M .575 instead of .602).
 func (k *keeper) mainLimitLocked() int64 {
 	return k.budget - k.reserved - max(k.young.bytes, k.youngLimitLocked())
 }

@@ -97,6 +97,15 @@ const (
 )
 
 // keepShare is young's share of the budget and the climber that sets it.
+//
+// It climbs the hit ratio by a measured slope. A key that comes back just after
+// it was dropped would have been a hit in a slightly larger segment, so the
+// returns to each segment's edge say what a byte more would earn there. Trying a
+// share out and comparing windows of the hit ratio says the same with far more
+// noise: over 50,000 requests chance alone moves the ratio by .002, as much as
+// the share does between 2 and 10 %. Half of a return's weight goes by bytes, so that
+// the byte hit ratio counts too. Measured: zipf ends at 1 %; bursts (two to
+// four requests, then none) end near 70 % and score .559, S3-FIFO .455.
 type keepShare struct {
 	now         float64
 	young, main float64
