@@ -8,6 +8,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
+	"os"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -269,6 +270,9 @@ func (x *exchange) stream(r *store.Reader, to io.Writer) bool {
 		if err != nil {
 			if cut.Load() {
 				x.broken(store.ErrStalled)
+			}
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				x.h.Stats.Fault(FaultStalledRead)
 			}
 			return false
 		}

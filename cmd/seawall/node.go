@@ -156,6 +156,8 @@ func (n *node) count(e listen.Event) {
 		n.stats.Fault(edge.FaultConnection)
 	case listen.Panicked:
 		n.stats.Fault(edge.FaultPanic)
+	case listen.Stalled:
+		n.stats.Fault(edge.FaultStalledRead)
 	}
 }
 
@@ -283,6 +285,7 @@ func (n *node) close() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		n.store.Stop() // what no client waits for any more would hold up the end
 		n.end(n.current.Load(), nil)
 		n.retired.Wait()
 		if err := n.store.Close(); err != nil {

@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // listener wraps what it accepts and keeps to the connection limit.
@@ -60,6 +62,7 @@ type conn struct {
 	busy    atomic.Bool
 	closing atomic.Bool // it must not carry another request
 	second  atomic.Bool // it speaks HTTP/2; written with mu held
+	timed   atomic.Bool // the handler set a write deadline
 	head    head
 
 	mu     sync.Mutex
@@ -106,10 +109,28 @@ func (c *conn) Read(b []byte) (int, error) {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	if !c.busy.Load() && !c.second.Load() {
+	if c.second.Load() { // net/http has its own timeout for HTTP/2
+		return c.Conn.Write(b)
+	}
+	if !c.busy.Load() {
 		c.judge(b)
 	}
-	return c.Conn.Write(b)
+	if c.timed.Load() {
+		return c.Conn.Write(b)
+	}
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.s.WriteTimeout)) // a connection that has none fails at Write
+	n, err := c.Conn.Write(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.s.Count(Stalled)
+	}
+	return n, err
+}
+
+// SetWriteDeadline lets a handler time its own writes; the zero time hands
+// them back.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.timed.Store(!t.IsZero())
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // judge counts b if it begins an error response.

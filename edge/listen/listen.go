@@ -25,6 +25,7 @@ const (
 	Malformed Event = iota // a request that net/http itself answered with 4xx or 5xx
 	Refused                // a connection over MaxConns, closed at once
 	Panicked               // a handler's panic, which ended its exchange only
+	Stalled                // a client that took nothing for WriteTimeout and was cut
 )
 
 // The defaults of a Server's fields.
@@ -33,11 +34,12 @@ const (
 	defaultHeaderBytes = 64 << 10
 	defaultReadHeader  = 10 * time.Second
 	defaultIdle        = 75 * time.Second
+	defaultWrite       = 60 * time.Second
 )
 
 // Server answers connections with one handler. Its fields are read when Listen
-// is first called. There is no limit on how long a response takes: downloads
-// and streams are paced by whoever writes them.
+// is first called. There is no limit on how long a response takes, only on how
+// long its client may take nothing.
 type Server struct {
 	// Handler answers. Required.
 	Handler http.Handler
@@ -57,6 +59,10 @@ type Server struct {
 	// IdleTimeout is how long a connection may wait for its next request;
 	// 0 is 75 seconds.
 	IdleTimeout time.Duration
+	// WriteTimeout is how long one write to an HTTP/1.1 client may take, unless
+	// the handler set a deadline of its own; 0 is a minute. It bounds a client
+	// that takes nothing, not how long a response takes.
+	WriteTimeout time.Duration
 
 	once   sync.Once
 	http   *http.Server
@@ -182,6 +188,7 @@ func (s *Server) prepare() {
 		s.Count = func(Event) {}
 	}
 	s.MaxConns = or(s.MaxConns, defaultConns)
+	s.WriteTimeout = or(s.WriteTimeout, defaultWrite)
 	s.taken = make(map[*conn]struct{})
 	s.released = make(chan struct{}, 1)
 	s.words = &words{log: s.Log}

@@ -422,3 +422,23 @@ func TestListenSaysWhyItCannot(t *testing.T) {
 	}
 	other.Close()
 }
+
+func TestClientThatTakesNothingIsCut(t *testing.T) {
+	n := start(t, &Server{
+		WriteTimeout: 50 * time.Millisecond,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for range 1024 { // more than the sockets' buffers hold
+				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+					return
+				}
+			}
+		}),
+	})
+	c := n.dial(t)
+	_ = c.(*net.TCPConn).SetReadBuffer(4 << 10) // the smaller, the sooner
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	until(t, "the client is cut", func() bool {
+		h1, _ := n.Open()
+		return n.seen(Stalled) > 0 && h1 == 0
+	})
+}

@@ -111,10 +111,13 @@ func New[M any](o Options[M]) *Store[M] {
 	return s
 }
 
-// Close ends the fills under way, waits for them, and lets go of everything.
+// Stop ends the fills under way; no new ones begin.
+func (s *Store[M]) Stop() { s.cancel(errClosed) }
+
+// Close stops the store, waits for its fills, and lets go of everything.
 // Nobody may call the store any more.
 func (s *Store[M]) Close() error {
-	s.cancel(errClosed)
+	s.Stop()
 	s.wait.Wait()
 	s.keeper.close()
 	return nil
