@@ -3,11 +3,13 @@ package listen
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +18,8 @@ import (
 // listener wraps what it accepts and keeps to the connection limit.
 type listener struct {
 	net.Listener
-	s *Server
+	s   *Server
+	tls *tls.Config // nil in clear
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -28,15 +31,21 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		h1, h2 := l.s.Open()
-		if h1+h2 >= int64(l.s.MaxConns) {
+		if l.s.full() || !l.s.clients.enter(raw.RemoteAddr()) {
 			raw.Close()
 			l.s.Count(Refused)
-			l.s.words.warn("connection refused: the limit is reached", "limit", l.s.MaxConns)
+			l.s.words.warn("connection refused: the limit is reached", "client", raw.RemoteAddr().String())
 			continue
 		}
 		l.s.open[0].Add(1)
 		c := &conn{Conn: raw, s: l.s}
+		if l.tls != nil {
+			// It shakes hands at its first Read, within ReadHeaderTimeout.
+			// net/http does not see the TLS: it would take the connection for
+			// its own, past what watches it here.
+			c.tls = tls.Server(raw, l.tls)
+			c.Conn = c.tls
+		}
 		c.head.begin()
 		return c, nil
 	}
@@ -55,7 +64,8 @@ func (l *listener) Close() error {
 // answer as one that is written while no exchange is under way.
 type conn struct {
 	net.Conn
-	s *Server
+	s   *Server
+	tls *tls.Conn // Conn, when that is TLS
 
 	// busy is set from the moment a handler begins until net/http has flushed
 	// its answer and calls the connection idle.
@@ -64,6 +74,10 @@ type conn struct {
 	second  atomic.Bool // it speaks HTTP/2; written with mu held
 	timed   atomic.Bool // the handler set a write deadline
 	head    head
+	frames  frames
+
+	unshaken atomic.Bool // its failed handshake is counted
+	agreed   atomic.Pointer[tls.ConnectionState]
 
 	mu     sync.Mutex
 	closed bool // guarded by mu
@@ -96,16 +110,43 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, c.head.err
 	}
 	n, err := c.Conn.Read(b)
+	if n == 0 {
+		c.shook(err)
+	}
 	if c.second.Load() {
+		if fault := c.frames.see(b[:n]); fault != nil {
+			c.s.Count(Flooded)
+			c.s.words.warn("connection closed: "+fault.Error(), "client", c.RemoteAddr().String())
+			c.Close()
+			return 0, fault
+		}
 		return n, err
 	}
+	before := max(c.head.matched, 0)
 	if fault := c.head.see(b[:n]); fault != nil {
 		return 0, fault
 	}
 	if c.head.matched == len(preface) {
 		c.speaksSecond()
+		// What stands behind the preface are frames already.
+		return n, c.frames.see(b[min(n, len(preface)-before):n])
 	}
 	return n, err
+}
+
+// shook counts a TLS handshake that failed. A client that only went away, or
+// came to see whether the port is open, is no failure.
+func (c *conn) shook(err error) {
+	if c.tls == nil || err == nil || err == io.EOF || c.tls.ConnectionState().HandshakeComplete {
+		return
+	}
+	var refused tls.RecordHeaderError
+	var alert tls.AlertError
+	if errors.As(err, &refused) || errors.As(err, &alert) || errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(err.Error(), "tls:") {
+		if c.unshaken.CompareAndSwap(false, true) {
+			c.s.Count(Handshake)
+		}
+	}
 }
 
 func (c *conn) Write(b []byte) (int, error) {
@@ -167,6 +208,7 @@ func (c *conn) Close() error {
 	if !c.closed {
 		c.closed = true
 		c.s.open[c.index()].Add(-1)
+		c.s.clients.leave(c.RemoteAddr())
 	}
 	c.mu.Unlock()
 	c.s.release(c)

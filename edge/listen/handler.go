@@ -11,30 +11,48 @@ import (
 )
 
 // wrap puts around h what every exchange needs: its connection marked busy,
-// chunked HTTP/1.1 requests made the last of their connection, and panics
-// kept to the exchange they end.
+// chunked HTTP/1.1 requests made the last of their connection, writes timed,
+// HTTP/3 announced, and panics kept to the exchange they end.
 func (s *Server) wrap(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, _ := r.Context().Value(connKey{}).(*conn)
-		if c != nil {
+		switch c := r.Context().Value(connKey{}).(type) {
+		case *conn:
 			if c.closing.Load() { // already read when its connection was closed
 				panic(http.ErrAbortHandler)
 			}
 			c.busy.Store(true)
 			c.head.over()
-		}
-		// net/http drops a Content-Length that comes with a Transfer-Encoding
-		// and does not tell, so where such a request ends may be seen in two
-		// ways: nothing may follow it on its connection (RFC 9112, 6.1).
-		if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
-			w.Header().Set("Connection", "close")
-			if c != nil {
-				c.closing.Store(true)
+			if r.TLS = c.state(); r.TLS != nil && s.altSvc != nil {
+				w.Header()["Alt-Svc"] = s.altSvc
 			}
+			s.lastOfItsConnection(w, r, c)
+		case *quicConn:
+			c.enter()
+			defer c.leave(s.IdleTimeout)
 		}
 		defer s.recovered(r)
-		h.ServeHTTP(w, r)
+		if r.ProtoMajor == 1 {
+			h.ServeHTTP(w, r)
+			return
+		}
+		timed := newTimedWriter(w, s.WriteTimeout)
+		if q, ok := r.Context().Value(connKey{}).(*quicConn); ok && !q.ConnectionState().TLS.HandshakeComplete {
+			h.ServeHTTP(earlyWriter{timed, q.Conn}, r)
+		} else {
+			h.ServeHTTP(timed, r)
+		}
+		timed.arm() // for what is written when the handler has returned
 	})
+}
+
+// lastOfItsConnection lets nothing follow a chunked HTTP/1.1 request. net/http
+// drops a Content-Length that comes with a Transfer-Encoding and does not
+// tell, so where such a request ends may be seen in two ways (RFC 9112, 6.1).
+func (s *Server) lastOfItsConnection(w http.ResponseWriter, r *http.Request, c *conn) {
+	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+		w.Header().Set("Connection", "close")
+		c.closing.Store(true)
+	}
 }
 
 // recovered counts and logs a panic and passes on one that net/http takes as

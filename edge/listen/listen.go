@@ -1,8 +1,9 @@
 // Package listen accepts connections for one http.Handler and drains them.
 //
-// It speaks HTTP/1.1 and, by prior knowledge, HTTP/2 on clear TCP. What
-// net/http decides by itself before a handler runs is made visible: the
-// requests it refuses, the panics it would print, the connections it holds.
+// It speaks HTTP/1.1 and, by prior knowledge, HTTP/2 on clear TCP; both over
+// TLS; and HTTP/3 on the UDP port of the same number. What net/http decides by
+// itself before a handler runs is made visible: the requests it refuses, the
+// panics it would print, the connections it holds.
 package listen
 
 import (
@@ -12,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +28,8 @@ const (
 	Refused                // a connection over MaxConns, closed at once
 	Panicked               // a handler's panic, which ended its exchange only
 	Stalled                // a client that took nothing for WriteTimeout and was cut
+	Flooded                // an HTTP/2 client that sent too many control frames
+	Handshake              // a TLS handshake that failed
 )
 
 // The defaults of a Server's fields.
@@ -36,6 +40,10 @@ const (
 	defaultIdle        = 75 * time.Second
 	defaultWrite       = 60 * time.Second
 )
+
+// maxStreams is how many exchanges one HTTP/2 or HTTP/3 connection may have at
+// once.
+const maxStreams = 128
 
 // Server answers connections with one handler. Its fields are read when Listen
 // is first called. There is no limit on how long a response takes, only on how
@@ -51,6 +59,9 @@ type Server struct {
 	// MaxConns is how many connections may be open at once; one more is closed
 	// as soon as it is accepted. 0 is 16384.
 	MaxConns int
+	// MaxConnsPerClient is how many of them one client may have: one IPv4
+	// address, or one IPv6 /64; 0 is no limit.
+	MaxConnsPerClient int
 	// MaxHeaderBytes bounds a request's line and fields; 0 is 64 KiB.
 	MaxHeaderBytes int
 	// ReadHeaderTimeout is how long a client may take to send a request's
@@ -67,11 +78,15 @@ type Server struct {
 	once   sync.Once
 	http   *http.Server
 	words  *words
-	open   [2]atomic.Int64 // connections by protocol
+	open   [3]atomic.Int64 // connections by protocol
 	ending atomic.Bool
 
+	clients clients
+	thirds  []*third // set by ListenTLS, before Serve
+	altSvc  []string // what TLS answers say of HTTP/3; nil without
+
 	mu        sync.Mutex
-	listeners []net.Listener     // guarded by mu
+	listeners []*listener        // guarded by mu
 	taken     map[*conn]struct{} // hijacked and not closed; guarded by mu
 	released  chan struct{}      // told, without blocking, when one of taken closes
 }
@@ -87,7 +102,7 @@ func (s *Server) Listen(addr string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.listeners = append(s.listeners, l)
+	s.listeners = append(s.listeners, &listener{Listener: l, s: s})
 	return nil
 }
 
@@ -102,9 +117,17 @@ func (s *Server) Addrs() []net.Addr {
 	return addrs
 }
 
-// Open is how many connections are open now, by protocol. A connection counts
-// as HTTP/1.1 until its first bytes tell otherwise.
-func (s *Server) Open() (h1, h2 int64) { return s.open[0].Load(), s.open[1].Load() }
+// Open is how many connections are open now, by protocol. A TCP connection
+// counts as HTTP/1.1 until its first bytes tell otherwise.
+func (s *Server) Open() (h1, h2, h3 int64) {
+	return s.open[0].Load(), s.open[1].Load(), s.open[2].Load()
+}
+
+// full reports whether as many connections are open as may be.
+func (s *Server) full() bool {
+	h1, h2, h3 := s.Open()
+	return h1+h2+h3 >= int64(s.MaxConns)
+}
 
 // Serve answers connections until Shutdown or Close, and then returns nil. If
 // one listener fails it closes all and returns that error.
@@ -113,12 +136,15 @@ func (s *Server) Serve() error {
 	s.mu.Lock()
 	listeners := s.listeners
 	s.mu.Unlock()
-	ends := make(chan error, len(listeners))
+	ends := make(chan error, len(listeners)+len(s.thirds))
 	for _, l := range listeners {
-		go func() { ends <- s.http.Serve(&listener{l, s}) }()
+		go func() { ends <- s.http.Serve(l) }()
+	}
+	for _, t := range s.thirds {
+		go func() { ends <- t.serve() }()
 	}
 	var first error
-	for range listeners {
+	for range cap(ends) {
 		if err := <-ends; !errors.Is(err, http.ErrServerClosed) && first == nil {
 			first = fmt.Errorf("listen: %w", err)
 			s.Close()
@@ -134,7 +160,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(s.prepare)
 	s.ending.Store(true)
 	s.closeListeners()
+	thirds := make(chan error, len(s.thirds))
+	for _, t := range s.thirds {
+		go func() { thirds <- t.shutdown(ctx) }()
+	}
 	err := s.http.Shutdown(ctx)
+	for range s.thirds {
+		err = errors.Join(err, <-thirds)
+	}
 	for err == nil && s.upgraded() > 0 {
 		select {
 		case <-s.released:
@@ -154,6 +187,9 @@ func (s *Server) Close() {
 	s.ending.Store(true)
 	s.closeListeners()
 	s.http.Close()
+	for _, t := range s.thirds {
+		t.close()
+	}
 	s.mu.Lock()
 	taken := make([]*conn, 0, len(s.taken))
 	for c := range s.taken {
@@ -189,6 +225,9 @@ func (s *Server) prepare() {
 	}
 	s.MaxConns = or(s.MaxConns, defaultConns)
 	s.WriteTimeout = or(s.WriteTimeout, defaultWrite)
+	s.ReadHeaderTimeout = or(s.ReadHeaderTimeout, defaultReadHeader)
+	s.IdleTimeout = or(s.IdleTimeout, defaultIdle)
+	s.clients = clients{most: s.MaxConnsPerClient, open: make(map[netip.Addr]int)}
 	s.taken = make(map[*conn]struct{})
 	s.released = make(chan struct{}, 1)
 	s.words = &words{log: s.Log}
@@ -200,8 +239,8 @@ func (s *Server) prepare() {
 		Handler:           s.wrap(s.Handler),
 		Protocols:         protocols,
 		MaxHeaderBytes:    or(s.MaxHeaderBytes, defaultHeaderBytes),
-		ReadHeaderTimeout: or(s.ReadHeaderTimeout, defaultReadHeader),
-		IdleTimeout:       or(s.IdleTimeout, defaultIdle),
+		ReadHeaderTimeout: s.ReadHeaderTimeout,
+		IdleTimeout:       s.IdleTimeout,
 		ConnState:         s.changed,
 		ConnContext:       withConn,
 		// OPTIONS * is the handler's, as any other request.
@@ -210,7 +249,7 @@ func (s *Server) prepare() {
 		// A connection's receive window bounds what its client can make the
 		// node hold; the write timeout is for a peer that acknowledges nothing.
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:          128,
+			MaxConcurrentStreams:          maxStreams,
 			MaxReceiveBufferPerConnection: 1 << 20,
 			MaxReceiveBufferPerStream:     256 << 10,
 			SendPingTimeout:               30 * time.Second,

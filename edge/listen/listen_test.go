@@ -128,11 +128,11 @@ func TestBothProtocolsOnOnePort(t *testing.T) {
 			if string(body) != c.want {
 				t.Errorf("got %q, want %q", body, c.want)
 			}
-			if h1, h2 := n.Open(); h1 != c.h1 || h2 != c.h2 {
+			if h1, h2, _ := n.Open(); h1 != c.h1 || h2 != c.h2 {
 				t.Errorf("open: got %d and %d, want %d and %d", h1, h2, c.h1, c.h2)
 			}
 			tr.CloseIdleConnections()
-			until(t, "all closed", func() bool { h1, h2 := n.Open(); return h1 == 0 && h2 == 0 })
+			until(t, "all closed", func() bool { h1, h2, _ := n.Open(); return h1 == 0 && h2 == 0 })
 		})
 	}
 }
@@ -311,7 +311,7 @@ func TestConnectionsOverTheLimitAreClosed(t *testing.T) {
 		t.Errorf("counted %d, want 1", got)
 	}
 	first.Close()
-	until(t, "the first is gone", func() bool { h1, _ := n.Open(); return h1 == 0 })
+	until(t, "the first is gone", func() bool { h1, _, _ := n.Open(); return h1 == 0 })
 	third := n.dial(t)
 	io.WriteString(third, "GET /3 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 	if b, _ := io.ReadAll(third); !bytes.Contains(b, []byte("/3")) {
@@ -383,7 +383,7 @@ func TestShutdownEndsAtItsDeadline(t *testing.T) {
 			if b, _ := io.ReadAll(conn); len(b) != 0 {
 				t.Errorf("got %q, want a closed connection", b)
 			}
-			until(t, "all closed", func() bool { h1, _ := n.Open(); return h1 == 0 })
+			until(t, "all closed", func() bool { h1, _, _ := n.Open(); return h1 == 0 })
 		})
 	}
 }
@@ -438,7 +438,7 @@ func TestClientThatTakesNothingIsCut(t *testing.T) {
 	_ = c.(*net.TCPConn).SetReadBuffer(4 << 10) // the smaller, the sooner
 	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	until(t, "the client is cut", func() bool {
-		h1, _ := n.Open()
+		h1, _, _ := n.Open()
 		return n.seen(Stalled) > 0 && h1 == 0
 	})
 }
