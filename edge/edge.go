@@ -81,7 +81,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !x.admit() {
 		return
 	}
-	switch x.lookup() {
+	outcome := x.lookup()
+	if outcome != Hit && !x.proven() {
+		return
+	}
+	switch outcome {
 	case Hit:
 		x.serveHit()
 	case Stale:

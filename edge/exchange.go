@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -156,6 +157,26 @@ func (x *exchange) admit() bool {
 	x.directives = rfc9111.RequestDirectives(x.header)
 	x.key = appendKey(x.key[:0], x.scheme, x.host, x.path, x.query)
 	x.hash = x.h.Store.Hash(x.key)
+	return true
+}
+
+// proven reports whether the request is known not to be a replay. One that came
+// in 0-RTT data waits for the handshake, since only a hit changes nothing
+// anywhere; where it cannot wait it is answered 425 (RFC 8470, 5.1).
+func (x *exchange) proven() bool {
+	if x.r.TLS == nil || x.r.TLS.HandshakeComplete {
+		return true
+	}
+	early, ok := x.w.(interface {
+		AwaitHandshake(context.Context) error
+	})
+	if !ok {
+		x.refuse(http.StatusTooEarly, "early-data")
+		return false
+	}
+	if early.AwaitHandshake(x.r.Context()) != nil {
+		x.gone()
+	}
 	return true
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -18,6 +19,9 @@ import (
 	"seawall/edge/rfc9111"
 	"seawall/edge/store"
 )
+
+// bodyStall is how long a client may send nothing of its content.
+const bodyStall = 30 * time.Second
 
 // copyBuffers are what passing answers are copied with.
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
@@ -96,16 +100,21 @@ type clientBody struct {
 	io.ReadCloser
 	rc    *http.ResponseController
 	broke atomic.Bool
-	whole atomic.Bool
+	slow  atomic.Bool // it broke because nothing came for bodyStall
 
-	reading sync.Mutex // held by a Read under way
-	over    bool       // guarded by reading
+	reading sync.Mutex // held by a Read under way; before mu
+	mu      sync.Mutex
+	closed  bool // guarded by mu, as is the connection's read deadline
+	whole   bool // guarded by mu
 }
 
 // Close ends a Read that waits for the client. It reads nothing more: what is
 // left of the content may never come.
 func (b *clientBody) Close() error {
-	if b.whole.Load() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	if b.whole {
 		return nil // net/http watches the connection now: it must not be told to stop
 	}
 	_ = b.rc.SetReadDeadline(time.Now()) // not every connection has one; then it is net/http's to end
@@ -118,23 +127,46 @@ func (b *clientBody) end() {
 	if b == nil {
 		return
 	}
-	_ = b.Close() // it does not fail
-	b.reading.Lock()
+	_ = b.Close()    // it does not fail
+	b.reading.Lock() // a Read that begins after this finds it closed
 	defer b.reading.Unlock()
-	b.over = true
+}
+
+// arm gives the next Read its time; false when there must be none.
+func (b *clientBody) arm() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	_ = b.rc.SetReadDeadline(time.Now().Add(bodyStall)) // not every connection has one
+	return true
+}
+
+// complete notes the end: net/http goes on to watch the connection for its
+// client's leaving, without a deadline.
+func (b *clientBody) complete() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.whole = true
+	_ = b.rc.SetReadDeadline(time.Time{})
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
 	b.reading.Lock()
 	defer b.reading.Unlock()
-	if b.over {
+	if !b.arm() {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.complete()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		b.slow.Store(true)
+	}
 	if err != nil && err != io.EOF {
 		b.broke.Store(true)
-	} else if err == io.EOF {
-		b.whole.Store(true)
 	}
 	return n, err
 }
@@ -149,6 +181,10 @@ func (x *exchange) failPass(err error) {
 			x.w.Header()["Connection"] = []string{"close"} // what is left of the content is not read
 		}
 		x.refuse(http.StatusRequestEntityTooLarge, "body-limit")
+	case x.content != nil && x.content.slow.Load():
+		// Before the context: net/http ends it with the connection's reads.
+		x.fault(FaultStalledWrite)
+		x.refuse(http.StatusRequestTimeout, "stalled-content")
 	case x.r.Context().Err() != nil:
 		x.gone()
 	case x.content != nil && x.content.broke.Load():

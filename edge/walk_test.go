@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -425,4 +427,74 @@ func TestLateFollowerIsToldTheAge(t *testing.T) {
 		h.Close()
 		h.Store.Close()
 	})
+}
+
+// A client that sends part of its content and then nothing is told so in the
+// end, and gives its handler back.
+func TestStalledContentIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := walkHandler(t, func(r *http.Request) (*http.Response, error) {
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				return nil, err
+			}
+			return resp(r, "ok"), nil
+		}, StoreOptions{}, nil)
+		srv := &http.Server{Handler: h}
+		l := &oneConn{make(chan net.Conn, 1), make(chan struct{})}
+		go srv.Serve(l)
+		client, server := net.Pipe()
+		l.c <- server
+		begun := time.Now()
+		go fmt.Fprint(client, "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 10\r\n\r\nhalf")
+		got, err := http.ReadResponse(bufio.NewReader(client), nil)
+		if err != nil || got.StatusCode != http.StatusRequestTimeout || time.Since(begun) != bodyStall {
+			t.Errorf("after %v: %v, %v; want 408 after %v", time.Since(begun), got, err, bodyStall)
+		}
+		client.Close()
+		close(l.done)
+		srv.Close()
+		h.Close()
+		h.Store.Close()
+	})
+}
+
+// handshaking is a ResponseWriter of a request in 0-RTT data.
+type handshaking struct {
+	sink
+	waited int
+}
+
+func (w *handshaking) AwaitHandshake(context.Context) error { w.waited++; return nil }
+
+// Only a hit answers a request that may be a replay (RFC 8470).
+func TestEarlyDataIsAnsweredByHitsAlone(t *testing.T) {
+	asked := 0
+	h := walkHandler(t, func(r *http.Request) (*http.Response, error) {
+		asked++
+		return resp(r, "x", "Cache-Control", "max-age=60"), nil
+	}, StoreOptions{}, nil)
+	defer h.Store.Close()
+	defer h.Close()
+	early := func(method string) *http.Request {
+		r := request(1)
+		r.Method = method
+		r.TLS = &tls.ConnectionState{}
+		return r
+	}
+	w := &sink{h: http.Header{}}
+	if h.ServeHTTP(w, early("GET")); w.status != http.StatusTooEarly || asked != 0 {
+		t.Errorf("miss without a way to wait: status %d, origin asked %d times; want 425 and 0", w.status, asked)
+	}
+	waiting := &handshaking{sink: sink{h: http.Header{}}}
+	if h.ServeHTTP(waiting, early("GET")); waiting.status != 200 || waiting.waited != 1 {
+		t.Errorf("miss: status %d after waiting %d times; want 200 after 1", waiting.status, waiting.waited)
+	}
+	waiting = &handshaking{sink: sink{h: http.Header{}}}
+	if h.ServeHTTP(waiting, early("GET")); waiting.status != 200 || waiting.waited != 0 {
+		t.Errorf("hit: status %d after waiting %d times; want 200 at once", waiting.status, waiting.waited)
+	}
+	waiting = &handshaking{sink: sink{h: http.Header{}}}
+	if h.ServeHTTP(waiting, early("POST")); waiting.waited != 1 {
+		t.Errorf("POST: waited %d times, want 1", waiting.waited)
+	}
 }
