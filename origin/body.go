@@ -1,11 +1,15 @@
 package origin
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -40,9 +44,6 @@ func (b *body) Read(p []byte) (int, error) {
 
 // end finishes the exchange and returns what the reader is told.
 func (b *body) end(err error) error {
-	if err == io.EOF && !validTrailer(b.resp.Trailer) {
-		err = malformed("malformed trailer field")
-	}
 	if err == io.EOF {
 		b.once.Do(func() { b.c.finish(true) })
 		return io.EOF
@@ -75,17 +76,76 @@ func (b *body) Close() error {
 	return nil
 }
 
-// validTrailer reports whether trailer fields may be passed on; net/http reads
-// them less strictly than heads.
-func validTrailer(t http.Header) bool {
-	for name, values := range t {
-		for _, v := range values {
-			if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(v) {
-				return false
+// maxTrailer bounds a trailer section. A line of it is bounded by the reader's
+// buffer.
+const maxTrailer = 4 << 10
+
+// chunks is a chunked body with its trailer section, which net/http would read
+// less strictly than a head.
+type chunks struct {
+	c    *conn
+	r    io.Reader // the chunks' data
+	resp *http.Response
+}
+
+func (k *chunks) Read(p []byte) (int, error) {
+	n, err := k.r.Read(p)
+	if err == io.EOF {
+		err = k.trailer()
+	}
+	return n, err
+}
+
+// trailer reads the trailer section into the response (RFC 9112, 7.1.2) and
+// returns io.EOF once it is whole.
+func (k *chunks) trailer() error {
+	for total := 0; ; {
+		line, err := k.c.br.ReadSlice('\n')
+		total += len(line)
+		switch {
+		case err == bufio.ErrBufferFull || total > maxTrailer:
+			return &Error{Kind: responseCoding, Err: errors.New("trailer section is too long")}
+		case err == io.EOF:
+			return io.ErrUnexpectedEOF
+		case err != nil:
+			return err
+		}
+		line, ok := bytes.CutSuffix(line, []byte("\r\n"))
+		if ok && len(line) == 0 {
+			return io.EOF
+		}
+		name, value, found := bytes.Cut(line, []byte(":"))
+		if !ok || !found || !validName(name) || !validValue(value) { // a folded line has no valid name
+			return malformed("malformed trailer field")
+		}
+		if field := http.CanonicalHeaderKey(string(name)); mayTrail(field) {
+			if k.resp.Trailer == nil {
+				k.resp.Trailer = make(http.Header)
 			}
+			k.resp.Trailer.Add(field, string(bytes.Trim(value, " \t")))
 		}
 	}
-	return true
+}
+
+// dropForbidden removes declared trailer fields that will not be passed on.
+func dropForbidden(t http.Header) {
+	for name := range t {
+		if !mayTrail(name) {
+			delete(t, name)
+		}
+	}
+}
+
+// mayTrail reports whether a field may be sent as a trailer: not what frames,
+// routes, authenticates or controls the message (RFC 9110, 6.5.1), as whoever
+// merges trailers into the header would be deceived. The name is canonical.
+func mayTrail(name string) bool {
+	switch name {
+	case "Age", "Cookie", "Date", "Expires", "Forwarded", "Http2-Settings", "Location", "Proxy-Authentication-Info",
+		"Retry-After", "Set-Cookie", "Upgrade", "Vary", "Via", "Warning":
+		return false
+	}
+	return httpguts.ValidHeaderFieldName(name) && httpguts.ValidTrailerHeader(name) && !strings.HasSuffix(name, "-Control")
 }
 
 // tunnel is the connection after 101. Read, Write and Close may run at once.
@@ -97,8 +157,15 @@ type tunnel struct {
 // Read returns what the server sends, beginning with what came behind the head.
 func (t *tunnel) Read(p []byte) (int, error) { return t.c.br.Read(p) }
 
-// Write sends p to the server.
-func (t *tunnel) Write(p []byte) (int, error) { return t.c.rw.Write(p) }
+// Write sends p to the server. Timeouts.WriteIdle bounds it.
+func (t *tunnel) Write(p []byte) (int, error) {
+	if d := t.c.s.p.cfg.Timeouts.WriteIdle; d > 0 {
+		if err := t.c.rw.SetWriteDeadline(time.Now().Add(d)); err != nil {
+			return 0, err
+		}
+	}
+	return t.c.rw.Write(p)
+}
 
 // CloseWrite tells the server that nothing more will come, or returns
 // errors.ErrUnsupported.

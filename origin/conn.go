@@ -39,8 +39,8 @@ type conn struct {
 	out  []byte // a request head
 
 	reused   bool
-	answered bool // bytes of a response came
-	keep     bool // the exchange leaves the connection fit for another
+	answered bool      // bytes of a response came
+	keep     bool      // the exchange leaves the connection fit for another
 	since    time.Time // idle since
 
 	headStart, headEnd int64 // of the request, in bytes written to the wire
@@ -154,13 +154,14 @@ func (c *conn) broke(step string, err error) error {
 func (c *conn) abort() { c.wire.Close() }
 
 // drop ends an exchange that a panic in the caller's code cut short.
-func (c *conn) drop(x *exchange) {
+func (c *conn) drop() {
 	c.abort()
 	if c.sender != nil {
 		c.sender.halt()
 	}
-	c.unwatch()
-	x.leave()
+	if c.unwatch != nil {
+		c.unwatch()
+	}
 }
 
 func (c *conn) write(b []byte) error {
@@ -330,11 +331,12 @@ func (c *conn) respond(h *head) (*http.Response, error) {
 	if h.status == http.StatusSwitchingProtocols {
 		return c.switched(h, resp)
 	}
+	gaveUp := h.status == http.StatusRequestTimeout && c.reused && resp.Close
 	unsent := c.sender == nil
-	if c.sender != nil && c.sender.holdsBack() {
-		unsent = c.sender.halt() // the server did not want the content
+	if c.sender != nil && c.x.expect {
+		unsent = c.sender.refrain() // the server did not want the content
 	}
-	if h.status == http.StatusRequestTimeout && c.reused && resp.Close && unsent && c.x.mayRetry() {
+	if gaveUp && unsent && c.x.mayRetry() { // after refrain: the body cannot be read any more
 		return nil, errGaveUp
 	}
 	if unsent {
@@ -363,7 +365,7 @@ func (c *conn) switched(h *head, resp *http.Response) (*http.Response, error) {
 		return nil, failed("101 without being asked")
 	case h.minor == 0:
 		return nil, failed("101 in HTTP/1.0")
-	case !asked(c.x.req.Header["Upgrade"], resp.Header["Upgrade"]):
+	case !offered(c.x.req.Header["Upgrade"], resp.Header["Upgrade"]):
 		return nil, failed("101 to a protocol that was not asked for")
 	case c.sender != nil && !c.sender.settled():
 		return nil, failed("101 before the request's end")

@@ -3,6 +3,7 @@ package origin
 import (
 	"bufio"
 	"crypto/tls"
+	"time"
 )
 
 // connect returns a connection on which the exchange has a place in flight:
@@ -21,6 +22,7 @@ func (x *exchange) connect() (*conn, error) {
 			full = append(full, s)
 			continue
 		}
+		x.at = s
 		c, err := x.open(s)
 		if err == nil {
 			return c, nil
@@ -38,6 +40,7 @@ func (x *exchange) connect() (*conn, error) {
 	if err := s.wait(x); err != nil {
 		return nil, x.fault(s, stepQueue, false, err)
 	}
+	x.at = s
 	return x.open(s)
 }
 
@@ -51,8 +54,8 @@ func (x *exchange) fail(n int) {
 // open returns a kept or new connection to s, on which the exchange has a
 // place. On error it has given the place up.
 func (x *exchange) open(s *server) (*conn, error) {
-	if !x.fresh && s.reusable() {
-		if c := s.take(); c != nil {
+	if !x.fresh && !x.large && s.reusable() {
+		if c := s.take(x.patience()); c != nil {
 			x.p.counts.reuses.Add(1)
 			c.reused = true
 			return c, nil
@@ -60,11 +63,21 @@ func (x *exchange) open(s *server) (*conn, error) {
 	}
 	c, err := x.dial(s)
 	if err != nil {
-		s.leave()
+		x.leave()
 		return nil, err
 	}
 	x.p.counts.connects.Add(1)
 	return c, nil
+}
+
+// patience returns how long a connection may have been idle, 0 for any time: the
+// longer it was, the likelier its server is closing it, and a request that may
+// not be sent twice would be lost with it.
+func (x *exchange) patience() time.Duration {
+	if x.idempotent() {
+		return 0
+	}
+	return x.p.cfg.Timeouts.IdleConn / 2
 }
 
 // dial makes a connection to s.
@@ -75,14 +88,11 @@ func (x *exchange) dial(s *server) (*conn, error) {
 	if err != nil {
 		return nil, x.fault(s, stepConnect, false, err)
 	}
-	c := &conn{s: s, wire: newWire(nc)}
+	c := &conn{s: s, wire: newWire(nc, s.tls != nil)}
 	c.rw = c.wire
 	if s.tls != nil {
-		shake, done := x.within(x.p.cfg.Timeouts.TLS)
-		defer done()
 		t := tls.Client(c.wire, s.tls)
-		if err := t.HandshakeContext(shake); err != nil {
-			nc.Close()
+		if err := x.shake(t); err != nil {
 			return nil, x.fault(s, stepTLS, false, err)
 		}
 		c.rw = t
@@ -90,4 +100,20 @@ func (x *exchange) dial(s *server) (*conn, error) {
 	c.br = bufio.NewReader(&c.feed)
 	c.feed.c = c
 	return c, nil
+}
+
+// shake does the TLS handshake. If it fails, or a callback of Config.TLS panics,
+// the connection is closed.
+func (x *exchange) shake(t *tls.Conn) error {
+	ctx, done := x.within(x.p.cfg.Timeouts.TLS)
+	defer done()
+	shaken := false
+	defer func() {
+		if !shaken {
+			t.NetConn().Close()
+		}
+	}()
+	err := t.HandshakeContext(ctx)
+	shaken = err == nil
+	return err
 }

@@ -70,7 +70,10 @@ func TestFaultyOrigins(t *testing.T) {
 		{"endless chunk size", func(p *peer) { p.request(); p.send(chunkedHead); p.flood("1") }, outcome{kind: responseCoding, status: 200}},
 		{"endless trailer", func(p *peer) { p.request(); p.send(chunkedHead + "0\r\n"); p.flood("A: b\r\n") }, outcome{kind: responseCoding, status: 200}},
 		{"malformed trailer", once(chunkedHead + "0\r\nA : b\r\n\r\n"), outcome{kind: protocolError, status: 200}},
-		{"bare CR in the trailer", once(chunkedHead + "0\r\nA: b\rC\r\n\r\n"), outcome{kind: responseCoding, status: 200}},
+		{"bare CR in the trailer", once(chunkedHead + "0\r\nA: b\rC\r\n\r\n"), outcome{kind: protocolError, status: 200}},
+		{"bare LF in the trailer", once(chunkedHead + "0\r\nA: b\nC: d\r\n\r\n"), outcome{kind: protocolError, status: 200}},
+		{"folded line in the trailer", once(chunkedHead + "0\r\nA: b\r\n c\r\n\r\n"), outcome{kind: protocolError, status: 200}},
+		{"folded first line of the trailer", once(chunkedHead + "0\r\n A: b\r\n\r\n"), outcome{kind: protocolError, status: 200}},
 		{"endless interims", func(p *peer) { p.request(); p.flood("HTTP/1.1 103 Hints\r\n\r\n") }, outcome{kind: protocolError}},
 		{"endless head", func(p *peer) { p.request(); p.send("HTTP/1.1 200 OK\r\n"); p.flood("A: b\r\n") }, outcome{kind: responseHeadSize}},
 		{"endless field", func(p *peer) { p.request(); p.send("HTTP/1.1 200 OK\r\nA: "); p.flood("b") }, outcome{kind: responseHeadSize}},
@@ -195,6 +198,31 @@ func TestTrailers(t *testing.T) {
 	}
 	if resp.Trailer.Get("X-Sum") != "1" || resp.Trailer.Get("X-Other") != "2" {
 		t.Errorf("after the end: got %v", resp.Trailer)
+	}
+}
+
+// TestForbiddenTrailersAreDropped checks fields that would change the message if
+// somebody merged them into its header.
+func TestForbiddenTrailersAreDropped(t *testing.T) {
+	names := []string{"Age", "Authorization", "Cache-Control", "Cdn-Cache-Control", "Content-Encoding", "Content-Length", "Content-Range",
+		"Content-Type", "Cookie", "Expires", "Host", "If-Match", "Location", "Set-Cookie", "Surrogate-Control", "Transfer-Encoding",
+		"Vary", "Www-Authenticate"}
+	p, _, stop := pipePool(t, Config{}, answers("HTTP/1.1 200 OK\r\nTrailer: X-Sum, Set-Cookie\r\nTransfer-Encoding: chunked\r\n\r\n"+
+		"5\r\nhello\r\n0\r\n"+strings.Join(names, ": 1\r\n")+": 1\r\nx-sum: 1\r\nEtag: \"a\"\r\n\r\n"))
+	defer stop()
+	resp, err := p.RoundTrip(newRequest(t, "GET", "http://site.test/", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, declared := resp.Trailer["Set-Cookie"]; declared || len(resp.Trailer) != 1 {
+		t.Errorf("declared: got %v, want X-Sum alone", resp.Trailer)
+	}
+	if b, err := io.ReadAll(resp.Body); string(b) != "hello" || err != nil {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if len(resp.Trailer) != 2 || resp.Trailer.Get("X-Sum") != "1" || resp.Trailer.Get("Etag") != `"a"` {
+		t.Errorf("got %v, want X-Sum and Etag", resp.Trailer)
 	}
 }
 

@@ -10,7 +10,9 @@
 //   - its last answer ended cleanly, and nothing was buffered behind it;
 //   - the socket was silent when the answer ended, has rested since then
 //     ([Timeouts.Settle], four times that for a server not yet known), and is
-//     silent now, asked without blocking;
+//     silent now, asked without blocking, and stands between two TLS records;
+//   - the next request's head is not longer than 4 KiB: a server may refuse a
+//     longer one before all of it came;
 //   - its server has never sent surplus bytes: one that did loses reuse for the
 //     life of the pool.
 //
@@ -62,8 +64,9 @@ type Config struct {
 	Host string
 
 	Timeouts       Timeouts
-	MaxIdle        int // kept connections per server; 0: 64; below zero: none is kept
-	MaxInFlight    int // per server, until the answer's body ends, upgrades included; 0: 1024
+	MaxIdle        int // kept connections per server beside those used a moment ago; 0: 64; below zero: none is kept
+	MaxInFlight    int // per server, until the answer's body ends or protocols are switched; 0: 1024
+	MaxTunnels     int // per server, after 101; 0: 1024
 	MaxHeaderBytes int // of a response's head; 0: 256 KiB
 
 	TLS *tls.Config // copied; ALPN is always HTTP/1.1
@@ -81,6 +84,7 @@ type Timeouts struct {
 	Header         time.Duration // from the end of the request to the final head; 30s
 	IdleBody       time.Duration // no byte of the response's body; 30s
 	WriteIdle      time.Duration // no progress in a write; 30s
+	RequestIdle    time.Duration // no byte of the request's body, before the answer; 30s
 	Total          time.Duration // the whole exchange, body included; off
 	IdleConn       time.Duration // an unused connection; 4s, as servers often close after 5s
 	ExpectContinue time.Duration // how long a 100 is waited for; 1s
@@ -102,6 +106,7 @@ func (t Timeouts) withDefaults() Timeouts {
 	set(&t.Header, 30*time.Second)
 	set(&t.IdleBody, 30*time.Second)
 	set(&t.WriteIdle, 30*time.Second)
+	set(&t.RequestIdle, 30*time.Second)
 	set(&t.Total, 0)
 	set(&t.IdleConn, 4*time.Second)
 	set(&t.ExpectContinue, time.Second)
@@ -132,6 +137,9 @@ func New(cfg Config) (*Pool, error) {
 	}
 	if cfg.MaxInFlight <= 0 {
 		cfg.MaxInFlight = 1024
+	}
+	if cfg.MaxTunnels <= 0 {
+		cfg.MaxTunnels = 1024
 	}
 	if cfg.MaxHeaderBytes <= 0 {
 		cfg.MaxHeaderBytes = 256 << 10
@@ -165,9 +173,12 @@ func New(cfg Config) (*Pool, error) {
 // scheme and host do not choose the server. The request target is
 // req.RequestURI as it is, when set, else req.URL.RequestURI().
 //
-// Errors are of type *Error. The request's body is closed in every case, unless
-// its own Read or Close hangs before RoundTrip returns an error or the
-// response's body has ended. Interim responses go to the request's
+// Errors are of type *Error. The request's body is closed in every case, but
+// nothing waits for its Close, which may still be under way, or about to begin,
+// when RoundTrip returns an error or the response's body has ended or was closed.
+// From then on no Read begins; one under way then lasts until it returns by
+// itself or Close ends it. A body that must not be touched after that needs a
+// Close that ends its Read. Interim responses go to the request's
 // httptrace.ClientTrace.Got1xxResponse, 100 only if the request expects it;
 // GotConn is told of each connection that the request goes to.
 // After 101 the response's Body is an io.ReadWriteCloser with CloseWrite.
@@ -178,13 +189,19 @@ func New(cfg Config) (*Pool, error) {
 func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	p.counts.requests.Add(1)
 	x, err := p.newExchange(req)
+	answered := false
+	defer func() { // also after a panic
+		if !answered {
+			x.up.close()
+		}
+	}()
 	if err == nil {
 		var resp *http.Response
 		if resp, err = x.run(); err == nil {
+			answered = true
 			return resp, nil
 		}
 	}
-	x.up.close()
 	return nil, p.count(err)
 }
 
@@ -198,17 +215,17 @@ func (p *Pool) Close() error {
 	return nil
 }
 
-// Stats are counts since the pool was made, and two gauges.
+// Stats are counts since the pool was made, and three gauges.
 type Stats struct {
 	Requests, Connects, Reuses, Retries uint64
 	Surplus                             uint64            // connections on which a server said more than it was asked
 	Errors                              map[string]uint64 // by Proxy-Status type, one a failed exchange
-	InFlight, Idle                      int
+	InFlight, Idle, Tunnels             int
 }
 
 type counters struct {
 	requests, connects, reuses, retries, surplus atomic.Uint64
-	inFlight                                     atomic.Int64
+	inFlight, tunnels                            atomic.Int64
 
 	mu     sync.Mutex // guards errors
 	errors map[string]uint64
@@ -223,6 +240,7 @@ func (p *Pool) Stats() Stats {
 		Retries:  p.counts.retries.Load(),
 		Surplus:  p.counts.surplus.Load(),
 		InFlight: int(p.counts.inFlight.Load()),
+		Tunnels:  int(p.counts.tunnels.Load()),
 		Errors:   make(map[string]uint64),
 	}
 	for _, s := range p.servers {

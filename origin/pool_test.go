@@ -311,14 +311,18 @@ func TestQueueDoesNotWaitLong(t *testing.T) {
 	})
 }
 
+// TestMaxIdle has eight connections used at once, then rarely.
 func TestMaxIdle(t *testing.T) {
-	for _, tt := range []struct{ maxIdle, want int }{{0, 8}, {3, 3}, {-1, 0}} {
+	for _, tt := range []struct{ maxIdle, burst, later int }{{0, 8, 8}, {3, 8, 4}, {-1, 0, 0}} { // 4: the one just used does not count
 		synctest.Test(t, func(t *testing.T) {
 			p, _, stop := pipePool(t, Config{MaxIdle: tt.maxIdle, Timeouts: Timeouts{Settle: -1}}, func(p *peer) {
-				p.request()
-				time.Sleep(time.Second)
-				p.send(hello)
-				p.drain()
+				for {
+					if _, _, ok := p.request(); !ok {
+						return
+					}
+					time.Sleep(100 * time.Millisecond)
+					p.send(hello)
+				}
 			})
 			defer stop()
 			var wg sync.WaitGroup
@@ -326,9 +330,80 @@ func TestMaxIdle(t *testing.T) {
 				wg.Go(func() { get(t, p) })
 			}
 			wg.Wait()
-			synctest.Wait()
-			if got := p.Stats().Idle; got != tt.want {
-				t.Errorf("MaxIdle %d: got %d idle connections, want %d", tt.maxIdle, got, tt.want)
+			if got := p.Stats().Idle; got != tt.burst {
+				t.Errorf("MaxIdle %d: got %d idle connections after a burst, want %d", tt.maxIdle, got, tt.burst)
+			}
+			time.Sleep(spareTime)
+			get(t, p)
+			if got := p.Stats().Idle; got != tt.later {
+				t.Errorf("MaxIdle %d: got %d idle connections after a rest, want %d", tt.maxIdle, got, tt.later)
+			}
+		})
+	}
+}
+
+// TestSteadyLoadKeepsItsConnections has more connections in use than MaxIdle,
+// each resting between its requests.
+func TestSteadyLoadKeepsItsConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, o, stop := pipePool(t, Config{MaxIdle: 4}, answers(hello))
+		defer stop()
+		load := func(rounds int) {
+			var wg sync.WaitGroup
+			for range 16 {
+				wg.Go(func() {
+					for range rounds {
+						if r := get(t, p); r.err != nil {
+							t.Error(r.err)
+						}
+						time.Sleep(time.Millisecond)
+					}
+				})
+			}
+			wg.Wait()
+		}
+		load(200)
+		warm := o.dialled()
+		load(1000)
+		if n := o.dialled() - warm; n > 0 {
+			t.Errorf("16 workers, MaxIdle 4: %d more connections over 16000 requests, after %d, want none", n, warm)
+		}
+	})
+}
+
+// TestKeptConnectionsAreBounded checks the bound that holds however young the
+// connections are.
+func TestKeptConnectionsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _, stop := pipePool(t, Config{MaxIdle: 2, MaxInFlight: 3}, answers(hello))
+		defer stop()
+		for range 20 { // none has settled when the next one asks
+			get(t, p)
+		}
+		if got := p.Stats().Idle; got != 5 {
+			t.Errorf("MaxIdle 2, MaxInFlight 3: got %d idle connections, want 5", got)
+		}
+	})
+}
+
+// TestNonIdempotentRequestsAvoidOldConnections: its server may be closing it,
+// and such a request is not sent twice.
+func TestNonIdempotentRequestsAvoidOldConnections(t *testing.T) {
+	for _, tt := range []struct {
+		method string
+		rest   time.Duration
+		dials  int
+	}{
+		{"POST", 2 * time.Second, 1}, {"POST", 2*time.Second + 1, 2}, {"PATCH", 3 * time.Second, 2}, {"GET", 3 * time.Second, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p, o, stop := pipePool(t, Config{}, answers(hello))
+			defer stop()
+			get(t, p)
+			time.Sleep(tt.rest)
+			r := do(p, newRequest(t, tt.method, "http://site.test/", nil))
+			if r.err != nil || o.dialled() != tt.dials {
+				t.Errorf("%s after %v: got %v over %d connections, want %d", tt.method, tt.rest, r.err, o.dialled(), tt.dials)
 			}
 		})
 	}
@@ -382,8 +457,9 @@ func TestCloseOfThePool(t *testing.T) {
 		p.Close()
 		body := &tracked{Reader: strings.NewReader("x")}
 		r := do(p, newRequest(t, "POST", "http://site.test/", body))
-		if !errors.Is(r.err, ErrClosed) || kind(r.err) != unavailable || !body.closed {
-			t.Errorf("after Close: got %v, body closed %v", r.err, body.closed)
+		synctest.Wait()
+		if !errors.Is(r.err, ErrClosed) || kind(r.err) != unavailable || !body.closed.Load() {
+			t.Errorf("after Close: got %v, body closed %v", r.err, body.closed.Load())
 		}
 		close(release)
 		wg.Wait()

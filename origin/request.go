@@ -14,6 +14,11 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
+// largeHead is the longest head sent on a kept connection. A server may refuse a
+// longer one before all of it has come, which on a kept connection could not be
+// told from surplus (see conn.early). Servers' own limits begin here.
+const largeHead = 4 << 10
+
 // exchange is one request's state across its attempts. The goroutine in
 // RoundTrip owns it, then whoever reads the response's body.
 type exchange struct {
@@ -31,6 +36,10 @@ type exchange struct {
 	fresh    bool // no reused connection any more: this is the retry
 	start    int  // first server in turn
 	failed   []bool
+
+	at     *server // where it has a place in flight, or of a tunnel; nil: none
+	tunnel bool    // it switched protocols
+	large  bool    // its head is too long to share a connection
 
 	scratch *scratch
 }
@@ -103,19 +112,20 @@ func (x *exchange) layOut() *Error {
 	return x.layOutFraming(method)
 }
 
-// targetOf returns the request target as it is sent. Only origin form and the
-// asterisk go to an origin: with an absolute form there would be two hosts.
+// targetOf returns the request target as it is sent. Only origin form and, for
+// OPTIONS, the asterisk go to an origin: with an absolute form there would be two
+// hosts, and what follows a # is no part of a target (RFC 9112, 3.2).
 func targetOf(req *http.Request) (string, *Error) {
 	target := req.RequestURI
 	if target == "" && req.URL != nil {
 		target = req.URL.RequestURI()
 	}
-	if target == "" || target[0] != '/' && target != "*" {
+	if target == "" || target[0] != '/' && (target != "*" || req.Method != http.MethodOptions) {
 		return "", refuse("target %q is not in origin form", target)
 	}
 	for i := range len(target) {
-		if c := target[i]; c <= ' ' || c == 0x7f {
-			return "", refuse("target %q holds a space or control", target)
+		if c := target[i]; c <= ' ' || c == 0x7f || c == '#' {
+			return "", refuse("target %q holds a space, a control or a fragment", target)
 		}
 	}
 	return target, nil
@@ -200,6 +210,7 @@ func (x *exchange) layOutFraming(method string) *Error {
 		}
 	}
 	x.scratch.fields = b
+	x.large = len(x.scratch.line)+len(b) > largeHead
 	return nil
 }
 
@@ -215,7 +226,7 @@ func (x *exchange) appendHead(b []byte, s *server) []byte {
 	if x.trailers {
 		tokens = append(tokens, "TE") // RFC 9110, 10.1.4
 	}
-	if x.close || !s.reusable() {
+	if !x.upgrade && (x.close || !s.reusable()) { // some servers upgrade only if it stands alone
 		tokens = append(tokens, "close")
 	}
 	if tokens != nil {
@@ -249,14 +260,7 @@ func (x *exchange) mayRetry() bool {
 func (x *exchange) run() (*http.Response, error) {
 	defer x.putScratch()
 	for {
-		c, err := x.connect()
-		if err != nil {
-			return nil, err
-		}
-		if x.trace != nil && x.trace.GotConn != nil {
-			x.trace.GotConn(httptrace.GotConnInfo{Conn: c.rw, Reused: c.reused})
-		}
-		resp, err := c.exchange(x)
+		resp, err := x.attempt()
 		if err == nil {
 			return resp, nil
 		}
@@ -267,6 +271,73 @@ func (x *exchange) run() (*http.Response, error) {
 		x.fresh = true
 		x.p.counts.retries.Add(1)
 	}
+}
+
+// attempt sends the request once. The caller's Dial, trace and body may panic:
+// then neither the place nor the connection is lost.
+func (x *exchange) attempt() (*http.Response, error) {
+	var c *conn
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if c != nil {
+			c.drop()
+		}
+		x.leave()
+	}()
+	c, err := x.connect()
+	if err != nil {
+		returned = true
+		return nil, err
+	}
+	if x.trace != nil && x.trace.GotConn != nil {
+		x.trace.GotConn(httptrace.GotConnInfo{Conn: c.rw, Reused: c.reused})
+	}
+	resp, err := c.exchange(x)
+	returned = true
+	return resp, err
+}
+
+// leave gives the exchange's place back, if it has one.
+func (x *exchange) leave() {
+	s := x.at
+	x.at = nil
+	switch {
+	case s == nil:
+	case x.tunnel:
+		s.tunnels.Add(-1)
+		x.p.counts.tunnels.Add(-1)
+	default:
+		s.leave()
+	}
+}
+
+// dig changes the exchange's place in flight for one of a tunnel, if there is
+// one: what may last for days must not take ordinary requests' places.
+func (x *exchange) dig() bool {
+	s := x.at
+	if s.tunnels.Add(1) > int64(x.p.cfg.MaxTunnels) {
+		s.tunnels.Add(-1)
+		return false
+	}
+	x.tunnel = true
+	x.p.counts.tunnels.Add(1)
+	s.leave()
+	return true
+}
+
+// offered reports whether said, a 101's Upgrade, names protocols and only such
+// as the request asked for (RFC 9110, 7.8).
+func offered(wanted, said []string) bool {
+	protocols := strings.FieldsFunc(strings.Join(said, ","), func(c rune) bool { return c == ',' || c == ' ' || c == '\t' })
+	for _, protocol := range protocols {
+		if !httpguts.HeaderValuesContainsToken(wanted, protocol) {
+			return false
+		}
+	}
+	return len(protocols) > 0
 }
 
 // bounded returns the time d from now, no later than Total allows; zero when

@@ -29,11 +29,18 @@ const (
 	// Beyond MaxInFlight, this share of it may wait this long for a place.
 	queueShare = 8
 	queueWait  = time.Second
+
+	// Only connections idle for this many times Settle, and this long, count
+	// against MaxIdle. At steady load those that settle or have just settled are
+	// the next ones in use: closing them would mean to connect anew all the time.
+	spareSettles = 20
+	spareTime    = 250 * time.Millisecond
 )
 
 var (
 	errQueueFull = errors.New("too many requests in flight, and the queue is full")
 	errQueueWait = errors.New("too many requests in flight")
+	errTunnels   = errors.New("too many tunnels")
 )
 
 // server is one of a pool's servers with its idle connections.
@@ -47,6 +54,7 @@ type server struct {
 
 	slots   chan struct{} // one a request in flight
 	waiting atomic.Int64
+	tunnels atomic.Int64
 	surplus atomic.Bool  // it sent bytes nobody asked for
 	silent  atomic.Int64 // reuses that found silence
 
@@ -208,10 +216,11 @@ func (s *server) settle() time.Duration {
 }
 
 // take returns the idle connection used last, of those that have settled and
-// are silent, or nil.
-func (s *server) take() *conn {
+// are silent, or nil. One that was idle for longer than oldest is left alone,
+// unless oldest is 0.
+func (s *server) take(oldest time.Duration) *conn {
 	for {
-		c := s.pop()
+		c := s.pop(oldest)
 		if c == nil {
 			return nil
 		}
@@ -226,29 +235,32 @@ func (s *server) take() *conn {
 	}
 }
 
-func (s *server) pop() *conn {
+func (s *server) pop(oldest time.Duration) *conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := s.settledLocked() - 1
+	i := s.restedLocked(s.settle()) - 1
 	if i < 0 {
 		return nil
 	}
 	c := s.idle[i]
+	if oldest > 0 && time.Since(c.since) > oldest {
+		return nil
+	}
 	s.idle = slices.Delete(s.idle, i, i+1)
 	return c
 }
 
-// settledLocked returns how many idle connections, from the oldest, have
-// settled.
-func (s *server) settledLocked() int {
-	limit := time.Now().Add(-s.settle())
+// restedLocked returns how many idle connections, from the oldest, have been so
+// for d.
+func (s *server) restedLocked(d time.Duration) int {
+	limit := time.Now().Add(-d)
 	return sort.Search(len(s.idle), func(i int) bool { return s.idle[i].since.After(limit) })
 }
 
 // put keeps a connection whose answer has ended, or closes it.
 func (s *server) put(c *conn) {
 	if !s.reusable() {
-		c.hangUp()
+		c.abort()
 		return
 	}
 	switch c.probe() {
@@ -260,8 +272,8 @@ func (s *server) put(c *conn) {
 		return
 	}
 	c.wire.watch()
-	if over := s.keep(c); over != nil {
-		s.retire(over)
+	for _, spare := range s.keep(c) {
+		s.retire(spare)
 	}
 }
 
@@ -271,28 +283,33 @@ func (s *server) retire(c *conn) {
 	if c.probe() == surplus {
 		s.sawSurplus()
 	}
-	c.hangUp()
+	c.abort()
 }
 
-// keep makes c idle and returns the connection for which there is no room any
-// more, if any. Settling ones do not count: they would be in use otherwise.
-func (s *server) keep(c *conn) *conn {
+// keep makes c idle and returns the connections for which there is no room any
+// more.
+func (s *server) keep(c *conn) []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.reusable() { // looked at under the lock, so that dropIdle sees c
-		return c
+		return []*conn{c}
 	}
 	c.since = time.Now()
 	s.idle = append(s.idle, c)
 	if s.reaper == nil && s.p.cfg.Timeouts.IdleConn > 0 {
 		s.reaper = time.AfterFunc(s.p.cfg.Timeouts.IdleConn, s.reap)
 	}
-	if s.settledLocked() > s.p.cfg.MaxIdle || len(s.idle) > s.p.cfg.MaxIdle+s.p.cfg.MaxInFlight {
-		oldest := s.idle[0]
-		s.idle = slices.Delete(s.idle, 0, 1)
-		return oldest
+	if len(s.idle) <= s.p.cfg.MaxIdle {
+		return nil
 	}
-	return nil
+	rested := s.restedLocked(max(spareSettles*s.settle(), spareTime))
+	n := max(rested, len(s.idle)-s.p.cfg.MaxInFlight) - s.p.cfg.MaxIdle
+	if n <= 0 {
+		return nil
+	}
+	spare := slices.Clone(s.idle[:n])
+	s.idle = slices.Delete(s.idle, 0, n)
+	return spare
 }
 
 // reap closes the connections that were idle for too long.
@@ -323,7 +340,7 @@ func (s *server) dropIdle() {
 	}
 	s.mu.Unlock()
 	for _, c := range dropped {
-		c.hangUp()
+		c.abort()
 	}
 }
 

@@ -198,7 +198,7 @@ func probeAfter(t *testing.T, url string, cfg *tls.Config, wait func()) (state, 
 		t.Fatal(r.err)
 	}
 	wait()
-	c := p.servers[0].pop()
+	c := p.servers[0].pop(0)
 	if c == nil {
 		return surplus, p.Stats()
 	}
@@ -296,8 +296,16 @@ func (n noticed) Write(p []byte) (int, error) {
 	return n.TCPConn.Write(p)
 }
 
-// TestAnswerBeforeTheRequestArrived sends a request that does not fit what the
-// server's system can receive; the server answers all the same.
+// notify is a body that tells when it is closed, here once it was sent.
+type notify struct {
+	io.Reader
+	closed chan struct{}
+}
+
+func (n notify) Close() error { close(n.closed); return nil }
+
+// TestAnswerBeforeTheRequestArrived has a request wait behind content that the
+// server never reads; the server answers all the same.
 func TestAnswerBeforeTheRequestArrived(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux is asked what has been acknowledged")
@@ -313,14 +321,15 @@ func TestAnswerBeforeTheRequestArrived(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var conns atomic.Int64
 			var armed atomic.Bool
-			written := make(chan struct{})
+			written, uploaded := make(chan struct{}), make(chan struct{})
 			url := loopback(t, func(p *peer) {
 				if conns.Add(1) > 1 {
 					answers("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue")(p)
 					return
 				}
 				p.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-				p.request()
+				p.head()
+				<-uploaded // to this system
 				p.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 				<-written
 				p.send(tt.early)
@@ -336,14 +345,183 @@ func TestAnswerBeforeTheRequestArrived(t *testing.T) {
 					return noticed{c.(*net.TCPConn), &armed, written}, nil
 				}})
 			defer p.Close()
-			get(t, p)
+			do(p, newRequest(t, "POST", "http://site.test/", notify{strings.NewReader(strings.Repeat("x", 300<<10)), uploaded}))
 			armed.Store(true)
-			req := newRequest(t, tt.method, "http://site.test/", nil)
-			req.Header.Set("X", strings.Repeat("x", 150<<10))
-			r := do(p, req)
+			r := do(p, newRequest(t, tt.method, "http://site.test/", nil))
 			if st := p.Stats(); kind(r.err) != tt.kind || tt.kind == "" && r.body != "true" || st.Surplus != tt.surplus {
 				t.Errorf("got %q, %v, %+v, want the true answer or %q, surplus %d", r.body, r.err, st, tt.kind, tt.surplus)
 			}
 		})
 	}
+}
+
+// TestWhatIsAcknowledgedOfAHead asks a socket whose other side reads nothing.
+func TestWhatIsAcknowledgedOfAHead(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux is asked what has been acknowledged")
+	}
+	url := loopback(t, func(p *peer) {
+		p.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+		<-t.Context().Done()
+	})
+	nc, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.(*net.TCPConn).SetWriteBuffer(4 << 20)
+	w := newWire(nc, false)
+	if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	for w.unacked() == 0 {
+		runtime.Gosched()
+	}
+	const all = 1 << 20
+	for _, tt := range []struct {
+		name           string
+		start, end     int64
+		in             string
+		early, surplus bool
+	}{
+		{"nothing of the head", all - 100, all, "HTTP/1.1 200 OK", true, true},
+		{"nothing of the head, 408", all - 100, all, "HTTP/1.1 408 T", true, false},
+		{"a part of the head", 10, all, "HTTP/1.1 431 Large", true, false},
+		{"the whole head", 0, 10, "HTTP/1.1 200 OK", false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := mustNew(t, Config{Servers: []string{url}})
+			defer p.Close()
+			c := &conn{s: p.servers[0], wire: w, headStart: tt.start, headEnd: tt.end, in: []byte(tt.in)}
+			if got := c.early(); got != tt.early || p.servers[0].surplus.Load() != tt.surplus {
+				t.Errorf("head in bytes %d to %d of %d, %d not acknowledged, answer %q: got early %v, surplus %v, want %v, %v",
+					tt.start, tt.end, all, w.unacked(), tt.in, got, p.servers[0].surplus.Load(), tt.early, tt.surplus)
+			}
+		})
+	}
+}
+
+// TestUnixSocketsAreNotAskedForAcknowledgements: what waits in one is what its
+// other side has not read.
+func TestUnixSocketsAreNotAskedForAcknowledgements(t *testing.T) {
+	name := t.TempDir() + "/s"
+	l, err := net.Listen("unix", name)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer l.Close()
+	nc, err := net.Dial("unix", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	w := newWire(nc, false)
+	w.Write([]byte("hello"))
+	if got := w.unacked(); got != 0 {
+		t.Errorf("got %d bytes not acknowledged, want 0", got)
+	}
+}
+
+// TestRefusalOfALongHeadCostsNoReuse has a server answer 431 after part of the
+// head, as it may: no client can take reuse away from it.
+func TestRefusalOfALongHeadCostsNoReuse(t *testing.T) {
+	url := loopback(t, func(p *peer) {
+		p.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+		for {
+			b := make([]byte, 8<<10)
+			n, err := p.Conn.Read(b)
+			if err != nil {
+				return
+			}
+			if !strings.HasSuffix(string(b[:n]), "\r\n\r\n") {
+				p.send("HTTP/1.1 431 Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+				return
+			}
+			p.send(hello)
+		}
+	})
+	p := mustNew(t, Config{Servers: []string{url}, Timeouts: Timeouts{Settle: -1}})
+	defer p.Close()
+	for range 3 {
+		if r := get(t, p); r.err != nil {
+			t.Fatal(r.err)
+		}
+		req := newRequest(t, "POST", "http://site.test/", nil)
+		req.Header.Set("X", strings.Repeat("x", 150<<10))
+		r := do(p, req) // 431, or a broken connection, as the server closes with bytes unread
+		if r.err == nil && r.status != 431 {
+			t.Errorf("long head: got %+v, want 431", r)
+		}
+	}
+	if st := p.Stats(); st.Surplus != 0 || st.Reuses != 2 || st.Connects != 4 {
+		t.Errorf("got %+v, want no surplus, short heads on one connection, long ones on their own", st)
+	}
+}
+
+// TestPartOfATLSRecordCostsTheConnection has a server send a record that is cut
+// short: crypto/tls keeps such bytes to itself.
+func TestPartOfATLSRecordCostsTheConnection(t *testing.T) {
+	cert := httptest.NewTLSServer(nil)
+	cert.Close()
+	for _, tt := range []struct {
+		name  string
+		late  bool // in a segment of its own
+		bytes int
+		want  state
+	}{
+		{"nothing", false, 0, silent}, {"nothing, late", true, 0, silent},
+		{"a record's first byte", false, 1, closed}, {"a record's first byte, late", true, 1, closed},
+		{"half a record", false, 30, closed}, {"half a record, late", true, 30, closed},
+		{"whole record, late", true, 1 << 10, surplus},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			answered, done := make(chan struct{}), make(chan struct{})
+			url := loopback(t, func(p *peer) {
+				held := &held{Conn: p.Conn}
+				c := tls.Server(held, &tls.Config{Certificates: cert.TLS.Certificates})
+				q := &peer{c, bufio.NewReader(c)}
+				q.request()
+				held.hold = true
+				q.send(hello)
+				answer := len(held.b)
+				q.send(hello)
+				part := held.b[:min(len(held.b), answer+tt.bytes)]
+				if tt.late {
+					p.Conn.Write(part[:answer])
+					<-answered
+					p.Conn.Write(part[answer:])
+				} else {
+					p.Conn.Write(part)
+					<-answered
+				}
+				close(done)
+				p.drain()
+			})
+			got, _ := probeAfter(t, "https"+strings.TrimPrefix(url, "http"), &tls.Config{InsecureSkipVerify: true}, func() {
+				close(answered)
+				<-done
+			})
+			if tt.want == closed && got == surplus { // already gone: nothing was kept
+				got = closed
+			}
+			if got != tt.want {
+				t.Errorf("%d bytes of a record: got state %d, want %d", tt.bytes, got, tt.want)
+			}
+		})
+	}
+}
+
+// held keeps what is written once hold is set.
+type held struct {
+	net.Conn
+	hold bool
+	b    []byte
+}
+
+func (h *held) Write(p []byte) (int, error) {
+	if !h.hold {
+		return h.Conn.Write(p)
+	}
+	h.b = append(h.b, p...)
+	return len(p), nil
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,8 +61,11 @@ func TestTimeouts(t *testing.T) {
 		{"total bounds the connect", Config{Dial: hang, Timeouts: Timeouts{Total: s}}, nil, nil, connTimeout, s},
 		{"write", Config{}, func(p *peer) { p.head(); time.Sleep(time.Hour) }, bytesForever{}, connWriteTimeout, 30 * s},
 		{"head is timed from the request's end", Config{},
-			func(p *peer) { p.request(); time.Sleep(29 * s); p.send(hello) }, slowBody(60 * s), "", 89 * s},
-		{"head after a body", Config{}, stall(""), slowBody(60 * s), responseTimeout, 90 * s},
+			func(p *peer) { p.request(); time.Sleep(29 * s); p.send(hello) }, slowBody(50 * s), "", 79 * s},
+		{"head after a body", Config{}, stall(""), slowBody(50 * s), responseTimeout, 80 * s},
+		{"request's body", Config{}, stall(""), slowBody(62 * s), requestError, 30 * s},
+		{"request's body, later", Config{Timeouts: Timeouts{RequestIdle: 4 * s}}, stall(""), io.MultiReader(slowBody(6*s), slowBody(10*s)), requestError, 7 * s},
+		{"request's body, off", Config{Timeouts: Timeouts{RequestIdle: -1}}, once(hello), slowBody(time.Hour), "", time.Hour},
 		{"off", Config{Timeouts: Timeouts{Header: -1, IdleBody: -1}}, slow(time.Hour, timing, "0123456789"), nil, "", 2 * time.Hour},
 	}
 	for _, tt := range tests {
@@ -74,7 +78,11 @@ func TestTimeouts(t *testing.T) {
 				if got := time.Since(start); kind(r.err) != tt.kind || got != tt.after {
 					t.Errorf("got %v (%s) after %v, want %q after %v", r.err, kind(r.err), got, tt.kind, tt.after)
 				}
+				if st := p.Stats(); st.InFlight != 0 || st.Retries != 0 {
+					t.Errorf("afterwards: %+v, want none in flight and no retry", st)
+				}
 				stop()
+				time.Sleep(time.Hour) // a Read that heeds no Close ends by itself
 			})
 		})
 	}
@@ -259,8 +267,10 @@ func TestExpectContinue(t *testing.T) {
 				req.Header.Set("Expect", "100-continue")
 				start := time.Now()
 				r := do(p, req)
-				if d := time.Since(start); r.status != tt.status || r.err != nil || d != tt.after || body.reads > 0 != tt.read || !body.closed {
-					t.Errorf("got %d, %v after %v, body read %d times, closed %v; want %+v", r.status, r.err, d, body.reads, body.closed, tt)
+				d := time.Since(start)
+				synctest.Wait()
+				if reads := body.reads.Load(); r.status != tt.status || r.err != nil || d != tt.after || reads > 0 != tt.read || !body.closed.Load() {
+					t.Errorf("got %d, %v after %v, body read %d times, closed %v; want %+v", r.status, r.err, d, reads, body.closed.Load(), tt)
 				}
 				time.Sleep(settled)
 				if r := get(t, p); r.err != nil || o.dialled() != tt.dials {
@@ -285,11 +295,11 @@ func (p *peer) read(n int) string {
 // tracked counts the reads of a body.
 type tracked struct {
 	io.Reader
-	reads  int
-	closed bool
+	reads  atomic.Int64
+	closed atomic.Bool
 }
 
-func (b *tracked) Read(p []byte) (int, error) { b.reads++; return b.Reader.Read(p) }
-func (b *tracked) Close() error               { b.closed = true; return nil }
+func (b *tracked) Read(p []byte) (int, error) { b.reads.Add(1); return b.Reader.Read(p) }
+func (b *tracked) Close() error               { b.closed.Store(true); return nil }
 
 var _ http.RoundTripper = (*Pool)(nil)

@@ -116,6 +116,38 @@ func TestTLSTruncation(t *testing.T) {
 	}
 }
 
+// TestPanicInATLSCallback checks that the connection is closed and the place
+// given back.
+func TestPanicInATLSCallback(t *testing.T) {
+	srv := httptest.NewTLSServer(http.NotFoundHandler())
+	defer srv.Close()
+	srv.Config.ErrorLog = discardLog()
+	var dialled *tracing
+	cfg := &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(tls.ConnectionState) error { panic("x") }}
+	p := mustNew(t, Config{Servers: []string{srv.URL}, TLS: cfg, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, addr)
+		dialled = &tracing{Conn: c}
+		return dialled, err
+	}})
+	defer p.Close()
+	func() {
+		defer func() { recover() }()
+		get(t, p)
+		t.Error("got an answer, want the panic")
+	}()
+	if st := p.Stats(); st.InFlight != 0 || !dialled.closed.Load() {
+		t.Errorf("afterwards: %+v, connection closed %v", st, dialled.closed.Load())
+	}
+}
+
+// tracing tells whether a connection was closed.
+type tracing struct {
+	net.Conn
+	closed atomic.Bool
+}
+
+func (c *tracing) Close() error { c.closed.Store(true); return c.Conn.Close() }
+
 func TestUpgradeOverTCP(t *testing.T) {
 	url := loopback(t, func(p *peer) {
 		p.head()

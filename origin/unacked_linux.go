@@ -1,11 +1,16 @@
 package origin
 
-import "golang.org/x/sys/unix"
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
 
 // unacked returns how many written bytes the other side's TCP has not
-// acknowledged, 0 when that is not known.
+// acknowledged, 0 when that is not known. On other sockets than TCP's the number
+// means something else.
 func (w *wire) unacked() int {
-	if w.raw == nil {
+	if _, tcp := w.LocalAddr().(*net.TCPAddr); w.raw == nil || !tcp {
 		return 0
 	}
 	n := 0

@@ -352,9 +352,6 @@ func (s *sender) endOfBody() error {
 	return errBodyLong
 }
 
-// holdsBack reports whether no content was sent.
-func (s *sender) holdsBack() bool { return s.fate.Load() != sending }
-
 // settled reports whether the whole request was sent, waiting a moment if its
 // last bytes are on their way.
 func (s *sender) settled() bool {
@@ -386,18 +383,21 @@ func (s *sender) failed() error {
 	return nil
 }
 
-// halt ends the sending on a connection that the caller has closed (or on which
-// nothing was sent), without waiting for the body, and reports whether none of
-// it was read or will be: only then the body stays open.
-func (s *sender) halt() bool {
+// refrain keeps the sending from beginning and reports whether none of the body
+// was read or will be: only then the body stays open.
+func (s *sender) refrain() bool {
 	if s.fate.CompareAndSwap(undecided, stopped) {
 		close(s.quit)
 	}
-	if s.holdsBack() {
-		return true
+	return s.fate.Load() == stopped
+}
+
+// halt ends the sending on a connection that the caller has closed, without
+// waiting for the body.
+func (s *sender) halt() {
+	if !s.refrain() {
+		s.u.close()
 	}
-	s.u.close()
-	return false
 }
 
 // stop is halt, and waits a while for the sending's end.

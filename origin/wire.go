@@ -26,7 +26,37 @@ type wire struct {
 	readErr error        // what it met
 
 	ended bool // the other side sent its last byte; under TLS it should say so first
+
+	// records follows the TLS records in what was read; nil without TLS.
+	records *records
 }
+
+// records knows whether a stream of TLS records stands between two of them (RFC
+// 8446, 5.1). crypto/tls keeps part of a record to itself and does not tell.
+type records struct {
+	head [5]byte // type, version, length
+	have int     // bytes of head
+	left int     // bytes of the record behind its head
+}
+
+func (r *records) follow(b []byte) {
+	for len(b) > 0 {
+		if r.have < len(r.head) {
+			n := copy(r.head[r.have:], b)
+			r.have, b = r.have+n, b[n:]
+			r.left = int(r.head[3])<<8 | int(r.head[4])
+		} else {
+			n := min(len(b), r.left)
+			r.left, b = r.left-n, b[n:]
+		}
+		if r.have == len(r.head) && r.left == 0 {
+			r.have = 0
+		}
+	}
+}
+
+// inside reports whether a record has begun and not ended.
+func (r *records) inside() bool { return r != nil && r.have > 0 }
 
 // probed is how much is read to tell what came: a status line's start.
 const probed = 16
@@ -44,8 +74,11 @@ func (errSilent) Error() string   { return "nothing to read" }
 func (errSilent) Timeout() bool   { return true }
 func (errSilent) Temporary() bool { return true }
 
-func newWire(nc net.Conn) *wire {
+func newWire(nc net.Conn, secure bool) *wire {
 	w := &wire{Conn: nc}
+	if secure {
+		w.records = new(records)
+	}
 	if sc, ok := nc.(syscall.Conn); ok && canAsk {
 		if raw, err := sc.SyscallConn(); err == nil {
 			w.raw = raw
@@ -61,6 +94,14 @@ func (w *wire) Write(p []byte) (int, error) {
 }
 
 func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.read(p)
+	if w.records != nil {
+		w.records.follow(p[:n])
+	}
+	return n, err
+}
+
+func (w *wire) read(p []byte) (int, error) {
 	if w.asking && w.pending != nil {
 		w.collect()
 	}
@@ -121,7 +162,8 @@ const (
 )
 
 // probe says, without waiting, what came on a connection after its last
-// answer. TLS records that carry no content (tickets, key updates) are silence.
+// answer. TLS records that carry no content (tickets, key updates) are silence;
+// a record of which only a part came may carry anything, and counts as closing.
 // Some servers say 408 before they close an idle connection; that counts as
 // closing.
 func (c *conn) probe() state {
@@ -134,6 +176,8 @@ func (c *conn) probe() state {
 		return closed
 	case n > 0:
 		return surplus
+	case c.wire.records.inside():
+		return closed
 	case err == nil || errors.As(err, &errSilent{}):
 		return silent
 	}
