@@ -49,6 +49,8 @@ const (
 	FaultPanic                         // a handler's panic, which ended its exchange
 	FaultStalledRead                   // a client that stopped reading and was cut
 	FaultStalledWrite                  // a client that stopped sending and was cut
+	FaultFlood                         // a connection of control frames and little else, closed
+	FaultHandshake                     // a TLS handshake that failed
 	FaultAdmin                         // an admin call from where none is allowed: 403
 	faultKinds                         // how many
 )
@@ -60,7 +62,7 @@ func (k FaultKind) String() string {
 	}
 	return [faultKinds]string{
 		"malformed_request", "limit_exceeded", "connection_refused", "unknown_host",
-		"proxy_loop", "panic", "stalled_reader", "stalled_sender", "admin_refused",
+		"proxy_loop", "panic", "stalled_reader", "stalled_sender", "flooded_connection", "tls_handshake", "admin_refused",
 	}[k]
 }
 

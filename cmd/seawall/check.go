@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 
 	"seawall/edge"
@@ -31,8 +32,31 @@ func (c *checkCommand) Run(t *terminal) error {
 	if err := s.tryOut(); err != nil {
 		return &faults{c.File, []fault{{text: err.Error()}}}
 	}
+	absent, err := s.tryCertificates()
+	if err != nil {
+		return &faults{c.File, []fault{{text: err.Error()}}}
+	}
 	fmt.Fprintf(t.out, "%s: OK, %s\n", c.File, plural(len(s.Sites), "site"))
+	for _, why := range absent {
+		fmt.Fprintf(t.out, "%s: a certificate was not looked at (%v); the node must be able to read it\n", c.File, why)
+	}
 	return nil
+}
+
+// tryCertificates reads every certificate that is here. Those that are not, or
+// that only the node may read, are returned: a configuration is often checked
+// elsewhere than where it is used.
+func (s *settings) tryCertificates() (absent []error, err error) {
+	for _, from := range s.TLS.Certificates {
+		_, err := from.load()
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+			absent = append(absent, err)
+		case err != nil:
+			return absent, fmt.Errorf("tls.certificates: %w; give PEM files of one certificate and of its key", err)
+		}
+	}
+	return absent, nil
 }
 
 // tryOut makes all that a node would make of s, as far as that binds nothing

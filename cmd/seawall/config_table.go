@@ -14,6 +14,7 @@ import (
 // settings are a whole configuration, every default filled in.
 type settings struct {
 	Listen  listenSettings
+	TLS     tlsSettings
 	Cache   storeSettings
 	Sites   []siteSettings
 	Trusted []netip.Prefix
@@ -22,8 +23,21 @@ type settings struct {
 }
 
 type listenSettings struct {
-	HTTP, Admin string // Admin is "" when off
-	Connections int
+	HTTP, HTTPS, Admin string // HTTPS and Admin are "" when off
+	Connections        int
+	PerClient          int // 0 is no limit
+}
+
+type tlsSettings struct {
+	Certificates []certificateSettings
+	MinVersion   uint16
+}
+
+// certificateSettings name the files of one certificate and its key. Without
+// Names it is shown for those it was issued for.
+type certificateSettings struct {
+	Cert, Key string
+	Names     []string
 }
 
 type storeSettings struct {
@@ -101,6 +115,8 @@ func settingsKeys() []key[settings] {
 	return []key[settings]{
 		{name: "listen", takes: section(listenKeys, func(s *settings) *listenSettings { return &s.Listen }),
 			meaning: "where connections are accepted"},
+		{name: "tls", takes: section(tlsKeys, func(s *settings) *tlsSettings { return &s.TLS }),
+			meaning: "what HTTPS clients are shown"},
 		{name: "cache", takes: section(storeKeys, func(s *settings) *storeSettings { return &s.Cache }),
 			meaning: "how much is kept"},
 		{name: "sites", takes: sections(siteKeys, func(s *settings) *[]siteSettings { return &s.Sites }, checkSites),
@@ -111,7 +127,6 @@ func settingsKeys() []key[settings] {
 			meaning: "this node among others"},
 		{name: "log", takes: section(logKeys, func(s *settings) *logSettings { return &s.Log }),
 			meaning: "what is written down"},
-		later[settings]("tls", "certificates come with HTTPS"),
 		later[settings]("functions", "edge functions come later"),
 		later[settings]("trace", "tracing comes later"),
 	}
@@ -121,11 +136,37 @@ func listenKeys() []key[listenSettings] {
 	return []key[listenSettings]{
 		{name: "http", def: ":8080", takes: one("host:port, as :8080", parseAddr, func(s *listenSettings) *string { return &s.HTTP }),
 			meaning: "clear HTTP/1.1, and HTTP/2 by prior knowledge"},
+		{name: "https", def: ":8443", takes: one("host:port, or off", parseAddrOrOff, func(s *listenSettings) *string { return &s.HTTPS }),
+			meaning: "HTTP/1.1 and 2 over TLS on TCP, and HTTP/3 on the UDP port of the same number"},
 		{name: "admin", def: "127.0.0.1:9090", takes: one("host:port, or off", parseAddrOrOff, func(s *listenSettings) *string { return &s.Admin }),
 			meaning: "health, metrics and the admin API"},
 		{name: "max_connections", def: "16384", takes: one("a number from 1 to 1048576", numbers(1, 1<<20), func(s *listenSettings) *int { return &s.Connections }),
 			meaning: "open at once; one more is closed"},
-		later[listenSettings]("https", "TLS, and HTTP/3 with it, come next"),
+		{name: "max_connections_per_client", def: "off", takes: one("a number from 1 to 1048576, or off", numbersOrOff(1, 1<<20), func(s *listenSettings) *int { return &s.PerClient }),
+			meaning: "of them from one IPv4 address or one IPv6 /64; a balancer in front counts as one client"},
+	}
+}
+
+func tlsKeys() []key[tlsSettings] {
+	return []key[tlsSettings]{
+		{name: "certificates", takes: sections(certificateKeys, func(s *tlsSettings) *[]certificateSettings { return &s.Certificates }, nil),
+			meaning: "chosen by the name that a client asks for, else the first; without any, a self-signed one"},
+		{name: "min_version", def: "1.2", takes: one("1.2 or 1.3", parseVersion, func(s *tlsSettings) *uint16 { return &s.MinVersion }),
+			meaning: "the oldest TLS spoken; HTTP/3 has 1.3 always"},
+		later[tlsSettings]("acme", "certificates that renew themselves come later"),
+		later[tlsSettings]("client_ca", "clients known by their certificates come later"),
+	}
+}
+
+func certificateKeys() []key[certificateSettings] {
+	type s = certificateSettings
+	return []key[s]{
+		{name: "cert", must: true, takes: one("the path of a PEM file", parseFile, func(s *s) *string { return &s.Cert }),
+			meaning: "the file with the certificate, and its issuers behind it"},
+		{name: "key", must: true, takes: one("the path of a PEM file", parseFile, func(s *s) *string { return &s.Key }),
+			meaning: "the file with its key"},
+		{name: "names", takes: many(`a lower-case name, as example.com or "*.example.com"`, parseHost, func(s *s) *[]string { return &s.Names }),
+			meaning: "the names it is shown for; without it, those it was issued for"},
 	}
 }
 

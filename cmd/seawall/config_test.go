@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"os"
@@ -14,7 +15,10 @@ import (
 // parse reads text with one environment variable and one readable file.
 func parse(text string) (*settings, error) {
 	return parseSettings("f.yaml", []byte(text),
-		func(name string) (string, bool) { return "http://from-env", name == "ORIGIN" },
+		func(name string) (string, bool) {
+			text, ok := map[string]string{"ORIGIN": "http://from-env", "MULTI": "a secret\nof two lines"}[name]
+			return text, ok
+		},
 		func(path string) ([]byte, error) {
 			if path == "/secret" {
 				return []byte("http://from-file\n"), nil
@@ -30,12 +34,23 @@ func TestConfigurationErrors(t *testing.T) {
 		want       []string
 	}{
 		{"unknown key", "chache: {}\n", []string{`f.yaml:1:1: unknown key "chache"; did you mean cache?`}},
-		{"unknown key far from all", "\nfoo: 1\n", []string{`f.yaml:2:1: unknown key "foo"; known here: listen, cache, sites, trusted_proxies, nodes, log`}},
+		{"unknown key far from all", "\nfoo: 1\n", []string{`f.yaml:2:1: unknown key "foo"; known here: listen, tls, cache, sites, trusted_proxies, nodes, log`}},
 		{"unknown key below", "cache:\n  memry: 1MiB\n", []string{`f.yaml:2:3: unknown key "memry"; did you mean memory?`}},
 		{"duplicate key", "log: {}\ncache: {}\nlog: {}\n", []string{`f.yaml:3:1: log is already set at line 1; leave one of them`}},
-		{"later keys", "tls: {}\nlisten: {https: ':8443'}\n", []string{
-			`f.yaml:1:1: tls is not in this version: certificates come with HTTPS; leave it out`,
-			`f.yaml:2:10: https is not in this version: TLS, and HTTP/3 with it, come next; leave it out`}},
+		{"later keys", "trace: {}\ntls: {acme: {}, client_ca: x}\n", []string{
+			`f.yaml:1:1: trace is not in this version: tracing comes later; leave it out`,
+			`f.yaml:2:7: acme is not in this version: certificates that renew themselves come later; leave it out`,
+			`f.yaml:2:17: client_ca is not in this version: clients known by their certificates come later; leave it out`}},
+		{"tls", "tls:\n  min_version: 1.1\n  certificates:\n  - cert: a\n  - {cert: '', key: k, names: [A]}\n", []string{
+			`f.yaml:2:16: min_version: "1.1" is none of the choices; write 1.2 or 1.3`,
+			`f.yaml:4:5: key is missing: the file with its key`,
+			`f.yaml:5:12: cert: "" is not a path; write the path of a PEM file`,
+			`f.yaml:5:32: names: "A" has capitals; host names are written small: "a"; write a lower-case name, as example.com or "*.example.com"`}},
+		{"a key's content for its path", "tls: {certificates: [{cert: c, key: '${MULTI}'}]}\n", []string{
+			`f.yaml:1:37: key: what ${} or file: puts in does not fit; it must be the path of a PEM file`}},
+		{"connections of one client", "listen: {max_connections_per_client: 0, https: 8443}\n", []string{
+			`f.yaml:1:38: max_connections_per_client: 0 is not between 1 and 1048576; write a number from 1 to 1048576, or off`,
+			`f.yaml:1:48: https: "8443" is not an address; write host:port, or off`}},
 		{"size", "cache: {memory: lots}\n", []string{`f.yaml:1:17: memory: "lots" is not a size; write a size from 1MiB to 16TiB, as 256MiB`}},
 		{"size out of bounds", "cache: {memory: 5}\n", []string{`f.yaml:1:17: memory: "5" is not between 1MiB and 16TiB; write a size from 1MiB to 16TiB, as 256MiB`}},
 		{"size too large to count", "cache: {memory: 99999999999TiB}\n", []string{`f.yaml:1:17: memory: "99999999999TiB" is too large; write a size from 1MiB to 16TiB, as 256MiB`}},
@@ -126,12 +141,16 @@ func TestConfigurationValues(t *testing.T) {
 		want       any
 	}{
 		{"empty file", "", func(s *settings) any { return s.Cache }, storeSettings{256 * mib, 0, "adaptive"}},
-		{"comments only", "# nothing\n", func(s *settings) any { return s.Listen }, listenSettings{":8080", "127.0.0.1:9090", 16384}},
+		{"comments only", "# nothing\n", func(s *settings) any { return s.Listen }, listenSettings{":8080", ":8443", "127.0.0.1:9090", 16384, 0}},
 		{"byte order mark", "\ufefflisten: {admin: off}", func(s *settings) any { return s.Listen.Admin }, ""},
 		{"empty section", "cache:\nlisten: {}\n", func(s *settings) any { return s.Cache.Memory }, 256 * mib},
 		{"sizes", "cache: {memory: 1GiB, max_object: 5MB}", func(s *settings) any { return s.Cache }, storeSettings{gib, 5e6, "adaptive"}},
 		{"bare bytes", "cache: {memory: 1048576}", func(s *settings) any { return s.Cache.Memory }, mib},
 		{"admin off", "listen: {admin: off}", func(s *settings) any { return s.Listen.Admin }, ""},
+		{"https off", "listen: {https: off, max_connections_per_client: 9}", func(s *settings) any { return s.Listen }, listenSettings{":8080", "", "127.0.0.1:9090", 16384, 9}},
+		{"no tls", "", func(s *settings) any { return s.TLS }, tlsSettings{MinVersion: tls.VersionTLS12}},
+		{"tls", "tls: {min_version: 1.3, certificates: [{cert: a.pem, key: a.key}, {cert: b, key: c, names: ['*.d']}]}", func(s *settings) any { return s.TLS },
+			tlsSettings{[]certificateSettings{{"a.pem", "a.key", nil}, {"b", "c", []string{"*.d"}}}, tls.VersionTLS13}},
 		{"environment", "sites: [{origins: ['${ORIGIN}:80']}]", func(s *settings) any { return s.Sites[0].Origins }, []string{"http://from-env:80"}},
 		{"file", "sites: [{origins: ['file:/secret']}]", func(s *settings) any { return s.Sites[0].Origins }, []string{"http://from-file"}},
 		{"site named for its host", "sites: [{hosts: [a.b, c], origins: ['http://x']}]", func(s *settings) any { return s.Sites[0].Name }, "a.b"},

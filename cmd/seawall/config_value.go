@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -118,6 +119,28 @@ func numbers(least, most int) func(string) (int, error) {
 		}
 		return n, nil
 	}
+}
+
+// numbersOrOff reads a whole number from least to most, or off, which is 0.
+func numbersOrOff(least, most int) func(string) (int, error) {
+	read := numbers(least, most)
+	return func(s string) (int, error) {
+		if s == "off" {
+			return 0, nil
+		}
+		return read(s)
+	}
+}
+
+// parseVersion reads a version of TLS.
+func parseVersion(s string) (uint16, error) {
+	switch s {
+	case "1.2":
+		return tls.VersionTLS12, nil
+	case "1.3":
+		return tls.VersionTLS13, nil
+	}
+	return 0, fmt.Errorf("%s is none of the choices", show(s))
 }
 
 func parseFraction(s string) (float64, error) {
@@ -324,6 +347,14 @@ func parsePrefix(s string) (netip.Prefix, error) {
 		return p, fmt.Errorf("%s has bits behind its length; %s is the range", show(s), p.Masked())
 	}
 	return p, nil
+}
+
+// parseFile reads the path of a file.
+func parseFile(s string) (string, error) {
+	if s == "" || strings.ContainsAny(s, "\x00\r\n") {
+		return "", fmt.Errorf("%s is not a path", show(s))
+	}
+	return s, nil
 }
 
 func parseLogPath(s string) (string, error) {

@@ -13,6 +13,7 @@ import (
 // demoCommand is `seawall demo`.
 type demoCommand struct {
 	HTTP  *string `name:"http" placeholder:"ADDR" help:"Where the node listens (127.0.0.1:8080, or a free port)."`
+	HTTPS *string `name:"https" placeholder:"ADDR" help:"Where it listens for HTTPS and HTTP/3 (127.0.0.1:8443, or a free port); off for none."`
 	Admin *string `placeholder:"ADDR" help:"Where its admin API listens (127.0.0.1:9090, or a free port)."`
 }
 
@@ -38,9 +39,10 @@ func (c *demoCommand) Run(t *terminal) error {
 	s := defaultSettings()
 	s.Sites = []siteSettings{loneSite([]string{"http://" + from.Addr().String()})}
 	s.Cache.Memory = 64 * mib
-	s.Listen.HTTP, s.Listen.Admin = unused("127.0.0.1:8080"), unused("127.0.0.1:9090")
+	s.Listen.HTTP, s.Listen.HTTPS, s.Listen.Admin = unused("127.0.0.1:8080"), unused("127.0.0.1:8443"), unused("127.0.0.1:9090")
 	var bad []string
 	flag(&bad, "--http", c.HTTP, "host:port, as 127.0.0.1:8080", parseAddr, &s.Listen.HTTP)
+	flag(&bad, "--https", c.HTTPS, "host:port, or off", parseAddrOrOff, &s.Listen.HTTPS)
 	flag(&bad, "--admin", c.Admin, "host:port, or off", parseAddrOrOff, &s.Listen.Admin)
 	if len(bad) > 0 {
 		return &usageError{bad[0]}
@@ -59,19 +61,25 @@ func (c *demoCommand) Run(t *terminal) error {
 	return n.run(signals, ends, 5*time.Second, func() (*settings, error) { return s, nil })
 }
 
-// unused is addr if it can be listened on, else a free port of this machine.
+// unused is addr if it can be listened on, by TCP and UDP, else a free port of
+// this machine.
 func unused(addr string) string {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return "127.0.0.1:0"
 	}
-	l.Close()
+	defer l.Close()
+	u, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return "127.0.0.1:0"
+	}
+	u.Close()
 	return addr
 }
 
 // tour prints what to try, and what it shows.
 func (n *node) tour(from net.Addr) {
-	url := shownURL(n.front.Addrs()[0])
+	url := n.clearURL()
 	fmt.Fprintf(n.t.out, `
 The sample origin is http://%s; the node in front of it is %s.
 Cache-Status tells what the node did. Each request is a line below. Try:
@@ -85,8 +93,17 @@ Cache-Status tells what the node did. Each request is a line below. Try:
   a variant each    curl -i -H 'Accept-Language: fr' %[2]s/greeting
   never stored      curl -i -d name=you %[2]s/form
 `, from, url)
+	if secure := n.secureURL(); secure != "" {
+		fmt.Fprintf(n.t.out, `
+The same by TLS; -k because the certificate is its own. Alt-Svc leads to HTTP/3:
+
+  HTTP/2            curl -ik --http2 %[1]s/page
+  HTTP/1.1          curl -ik --http1.1 %[1]s/page
+  HTTP/3            curl -ik --http3-only %[1]s/page   (if "curl --version" names HTTP3)
+`, secure)
+	}
 	if n.side != nil {
-		fmt.Fprintf(n.t.out, "  the figures       curl %s/v1/stats\n", shownURL(n.side.Addrs()[0]))
+		fmt.Fprintf(n.t.out, "\n  the figures       curl %s/v1/stats\n", shownURL("http", n.side.Addrs()[0]))
 	}
 	fmt.Fprintln(n.t.out, "\nCtrl-C ends it.")
 }

@@ -47,11 +47,11 @@ var built = sync.OnceValues(func() (string, error) {
 
 // loadedNode is a node in a process of its own.
 type loadedNode struct {
-	url, admin string
-	pid        int
+	url, tls, admin string
+	pid             int
 }
 
-var listening = regexp.MustCompile(`(listening|admin) on (http://[0-9.:]+)`)
+var listening = regexp.MustCompile(`(listening|admin) on (https?://[0-9.:]+)`)
 
 // startLoaded runs `seawall serve` until the test ends.
 func startLoaded(t *testing.T, args ...string) *loadedNode {
@@ -63,7 +63,7 @@ func startLoaded(t *testing.T, args ...string) *loadedNode {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append([]string{"serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", "", "--access-log", "off"}, args...)
+	args = append([]string{"serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--https", "off", "--data", "", "--access-log", "off"}, args...)
 	cmd := exec.Command(path, args...)
 	out, err := cmd.StderrPipe()
 	if err != nil {
@@ -80,6 +80,8 @@ func startLoaded(t *testing.T, args ...string) *loadedNode {
 		said.WriteString(lines.Text() + "\n")
 		if m := listening.FindStringSubmatch(lines.Text()); m != nil && m[1] == "admin" {
 			n.admin = m[2]
+		} else if m != nil && strings.HasPrefix(m[2], "https") {
+			n.tls = m[2]
 		} else if m != nil {
 			n.url = m[2]
 		}

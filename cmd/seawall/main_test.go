@@ -34,6 +34,14 @@ func TestCommandLines(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	badPair := filepath.Join(t.TempDir(), "bad-pair.yaml") // it names itself as the PEM files
+	absentPair := filepath.Join(t.TempDir(), "absent-pair.yaml")
+	for path, pem := range map[string]string{badPair: badPair, absentPair: "/nope.pem"} {
+		text := "tls: {certificates: [{cert: '" + pem + "', key: '" + pem + "'}]}\nsites: [{origins: ['http://a']}]\n"
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	const minimal = "../../deploy/config/minimal.yaml"
 	for _, c := range []struct {
 		name string
@@ -50,9 +58,13 @@ func TestCommandLines(t *testing.T) {
 		{"nothing to serve", []string{"serve"}, 2, "", "--origin"},
 		{"disk", []string{"serve", "--origin", "http://a", "--disk", "/d"}, 2, "", "--disk is not in this version"},
 		{"disk size", []string{"serve", "--origin", "http://a", "--disk-size", "1GiB"}, 2, "", "--disk-size is not in this version"},
-		{"https", []string{"serve", "--origin", "http://a", "--https", ":8443"}, 2, "", "--https is not in this version"},
-		{"certificate", []string{"serve", "--cert", "c", "--origin", "http://a"}, 2, "", "--cert is not in this version"},
-		{"key", []string{"serve", "--key", "k", "--origin", "http://a"}, 2, "", "--key is not in this version"},
+		{"https", []string{"serve", "--origin", "http://a", "--https", "8443"}, 2, "", `--https: "8443" is not an address; write host:port, or off`},
+		{"certificate without key", []string{"serve", "--cert", "c", "--origin", "http://a"}, 2, "", "--cert and --key go together"},
+		{"key without certificate", []string{"serve", "--key", "k", "--origin", "http://a"}, 2, "", "--cert and --key go together"},
+		{"certificate without https", []string{"serve", "--cert", "c", "--key", "k", "--https", "off", "--origin", "http://a"}, 2, "", "--cert is of no use while https is off"},
+		{"no such certificate", []string{"serve", "--cert", "/nope.pem", "--key", "/nope.key", "--origin", "http://a", "--data", "", "--http", "127.0.0.1:0"}, 1, "", "/nope.pem"},
+		{"check of a bad certificate", []string{"check", badPair}, 1, "", badPair + ": tls.certificates: " + badPair},
+		{"check where certificates are not", []string{"check", absentPair}, 0, "OK, 1 site\n" + absentPair + ": a certificate was not looked at", ""},
 		{"memory", []string{"serve", "--origin", "http://a", "--memory", "1PiB"}, 2, "", `--memory: "1PiB" is not a size; write a size`},
 		{"origin", []string{"serve", "--origin", "a:80"}, 2, "", `--origin: "a:80" is not the URL of an origin; write http://`},
 		{"every flag at fault", []string{"serve", "--origin", "http://a", "--http", "x", "--admin", "y", "--log-level", "z"}, 2, "", `--http: "x" is not an address; write host:port, as :8080; --admin: "y"`},
@@ -89,7 +101,7 @@ func TestCommandLines(t *testing.T) {
 
 func TestCheckPrintsEveryError(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f.yaml")
-	if err := os.WriteFile(path, []byte("tls: {}\ncache: {memory: x, max_object: y}\nsites: 5\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("trace: {}\ncache: {memory: x, max_object: y}\nsites: 5\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, _, errs := command("check", path)

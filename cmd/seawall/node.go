@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ type node struct {
 	stats *edge.Stats
 
 	current current
+	keys    *keyring // nil without HTTPS
 	front   *listen.Server
 	side    *listen.Server // the admin listener; nil when off
 	state   atomic.Pointer[string]
@@ -48,6 +50,7 @@ func newNode(s *settings, d *data, t *terminal) (*node, error) {
 	} else {
 		n.log = slog.New(slog.NewTextHandler(t.err, options))
 	}
+	slog.SetDefault(n.log) // for what libraries say by themselves, as quic-go of small UDP buffers
 	var err error
 	n.store, err = edge.NewStore(edge.StoreOptions{Memory: s.Cache.Memory, MaxObject: s.Cache.MaxObject, Seed: d.seed})
 	if err != nil {
@@ -59,7 +62,7 @@ func newNode(s *settings, d *data, t *terminal) (*node, error) {
 	}
 	n.settings = s
 	n.current.Store(g)
-	if err := n.bind(s); err != nil {
+	if err := n.bind(s, d); err != nil {
 		n.close()
 		return nil, err
 	}
@@ -125,10 +128,16 @@ func (n *node) pool(site *siteSettings, old *generation) (*pool, error) {
 }
 
 // bind opens the listeners.
-func (n *node) bind(s *settings) error {
-	n.front = &listen.Server{Handler: &n.current, Log: n.log, Count: n.count, MaxConns: s.Listen.Connections}
+func (n *node) bind(s *settings, d *data) error {
+	n.front = &listen.Server{
+		Handler: &n.current, Log: n.log, Count: n.count,
+		MaxConns: s.Listen.Connections, MaxConnsPerClient: s.Listen.PerClient,
+	}
 	if err := n.front.Listen(s.Listen.HTTP); err != nil {
 		return fmt.Errorf("%w (hint: another program has the port, or it takes a right that this one lacks: --http ADDR chooses another)", err)
+	}
+	if err := n.bindTLS(s, d); err != nil {
+		return err
 	}
 	if s.Listen.Admin == "" {
 		return nil
@@ -147,6 +156,31 @@ func (n *node) bind(s *settings) error {
 	return nil
 }
 
+// bindTLS opens the HTTPS listener, if there is one, with its certificates.
+func (n *node) bindTLS(s *settings, d *data) error {
+	if s.Listen.HTTPS == "" {
+		return nil
+	}
+	n.keys = &keyring{data: d}
+	certs, err := n.keys.read(s)
+	if err != nil {
+		return err
+	}
+	n.keys.now.Store(certs)
+	err = n.front.ListenTLS(s.Listen.HTTPS, n.keys.config(s.TLS))
+	if _, port, _ := net.SplitHostPort(s.Listen.HTTPS); port == "0" {
+		// A free TCP port may be another program's UDP port: the next may not.
+		for tries := 0; err != nil && tries < 8; tries++ {
+			err = n.front.ListenTLS(s.Listen.HTTPS, n.keys.config(s.TLS))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w (hint: another program has the port, on TCP or UDP, or it takes a right that this one lacks: "+
+			"--https ADDR chooses another, --https off none)", err)
+	}
+	return nil
+}
+
 // count passes a listener's events on to the counters.
 func (n *node) count(e listen.Event) {
 	switch e {
@@ -158,6 +192,10 @@ func (n *node) count(e listen.Event) {
 		n.stats.Fault(edge.FaultPanic)
 	case listen.Stalled:
 		n.stats.Fault(edge.FaultStalledRead)
+	case listen.Flooded:
+		n.stats.Fault(edge.FaultFlood)
+	case listen.Handshake:
+		n.stats.Fault(edge.FaultHandshake)
 	}
 }
 
@@ -169,8 +207,8 @@ func (n *node) ready() error {
 }
 
 func (n *node) connections() map[string]int64 {
-	h1, h2 := n.front.Open()
-	return map[string]int64{edge.H1.String(): h1, edge.H2.String(): h2}
+	h1, h2, h3 := n.front.Open()
+	return map[string]int64{edge.H1.String(): h1, edge.H2.String(): h2, edge.H3.String(): h3}
 }
 
 func (n *node) origins() map[string]origin.Stats {
@@ -203,9 +241,16 @@ func (n *node) serve() <-chan error {
 	return ends
 }
 
-// reload puts s in the place of the current configuration. An error changes
-// nothing.
+// reload puts s in the place of the current configuration, and reads its
+// certificates again. An error changes nothing.
 func (n *node) reload(s *settings) error {
+	var certs *certificates
+	if n.keys != nil {
+		var err error
+		if certs, err = n.keys.read(s); err != nil {
+			return err
+		}
+	}
 	old := n.current.Load()
 	g, err := n.build(s, old)
 	if err != nil {
@@ -216,6 +261,9 @@ func (n *node) reload(s *settings) error {
 	}
 	n.level.Set(s.Log.Level)
 	n.current.Store(g)
+	if certs != nil && !certs.same(n.keys.now.Swap(certs)) {
+		certs.say(n.log, time.Now())
+	}
 	n.retired.Go(func() { n.end(old, g) })
 	return nil
 }
@@ -232,8 +280,11 @@ func (n *node) fixed(s *settings) []string {
 		was, now any
 	}{
 		{"listen.http", was.Listen.HTTP, s.Listen.HTTP},
+		{"listen.https", was.Listen.HTTPS, s.Listen.HTTPS},
 		{"listen.admin", was.Listen.Admin, s.Listen.Admin},
 		{"listen.max_connections", was.Listen.Connections, s.Listen.Connections},
+		{"listen.max_connections_per_client", was.Listen.PerClient, s.Listen.PerClient},
+		{"tls.min_version", was.TLS.MinVersion, s.TLS.MinVersion},
 		{"cache.memory", was.Cache.Memory, s.Cache.Memory},
 		{"cache.max_object", was.Cache.MaxObject, s.Cache.MaxObject},
 		{"log.format", was.Log.Format, s.Log.Format},
@@ -243,7 +294,7 @@ func (n *node) fixed(s *settings) []string {
 		}
 	}
 	kept := *s
-	kept.Listen, kept.Cache, kept.Log.Format = was.Listen, was.Cache, was.Log.Format
+	kept.Listen, kept.TLS.MinVersion, kept.Cache, kept.Log.Format = was.Listen, was.TLS.MinVersion, was.Cache, was.Log.Format
 	n.settings = &kept
 	return names
 }

@@ -30,12 +30,12 @@ func liveNode(t *testing.T, origins ...string) (n *node, url string) {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return n, shownURL(n.front.Addrs()[0])
+	return n, n.clearURL()
 }
 
 func siteOver(origins ...string) *settings {
 	s := defaultSettings()
-	s.Listen.HTTP, s.Listen.Admin, s.Log.Access = "127.0.0.1:0", "", "off"
+	s.Listen.HTTP, s.Listen.HTTPS, s.Listen.Admin, s.Log.Access = "127.0.0.1:0", "", "", "off"
 	s.Cache.Memory = 8 * mib
 	s.Sites = []siteSettings{loneSite(origins)}
 	return s

@@ -25,9 +25,9 @@ type serveCommand struct {
 	Config    string        `placeholder:"FILE" help:"Read this configuration; flags override it."`
 	Origin    []string      `placeholder:"URL" sep:"none" help:"Answer every host from this origin, as http://127.0.0.1:8000. Several are one pool."`
 	HTTP      *string       `name:"http" placeholder:"ADDR" help:"Listen for clear HTTP/1.1 and HTTP/2 by prior knowledge (:8080)."`
-	HTTPS     *string       `name:"https" placeholder:"ADDR" help:"Listen for HTTPS. (In a later version.)"`
-	Cert      *string       `placeholder:"FILE" help:"The certificate. (In a later version.)"`
-	Key       *string       `placeholder:"FILE" help:"Its key. (In a later version.)"`
+	HTTPS     *string       `name:"https" placeholder:"ADDR" help:"Listen for HTTP/1.1 and 2 over TLS on TCP, and for HTTP/3 on the same UDP port (:8443); off for none."`
+	Cert      *string       `placeholder:"FILE" help:"The certificate, as PEM, its issuers behind it. Without it, a self-signed one."`
+	Key       *string       `placeholder:"FILE" help:"Its key, as PEM."`
 	Admin     *string       `placeholder:"ADDR" help:"Listen for health, metrics and the admin API (127.0.0.1:9090); off for none."`
 	Memory    *string       `placeholder:"SIZE" help:"What responses may take in memory (256MiB)."`
 	Disk      *string       `placeholder:"DIR" help:"Keep responses on disk too. (In a later version.)"`
@@ -42,7 +42,7 @@ type serveCommand struct {
 
 // Help is shown under the command's flags.
 func (*serveCommand) Help() string {
-	return "SIGHUP reads the configuration again; a bad one changes nothing. SIGTERM and SIGINT drain the node and end it; " +
+	return "SIGHUP reads the configuration and the certificates again; bad ones change nothing. SIGTERM and SIGINT drain the node and end it; " +
 		"a second one ends it at once.\n\nExample:\n  seawall serve --origin http://127.0.0.1:8000 --http :8080 --memory 1GiB"
 }
 
@@ -87,13 +87,13 @@ func (c *serveCommand) refused() error {
 	}{
 		{"--disk", c.Disk, "the disk tier comes in a later version; leave it out, and --memory is the cache"},
 		{"--disk-size", c.DiskSize, "the disk tier comes in a later version; leave it out, and --memory is the cache"},
-		{"--https", c.HTTPS, "TLS and HTTP/3 come in the next version; leave it out and use --http"},
-		{"--cert", c.Cert, "TLS and HTTP/3 come in the next version; leave it out"},
-		{"--key", c.Key, "TLS and HTTP/3 come in the next version; leave it out"},
 	} {
 		if f.value != nil {
 			return &usageError{fmt.Sprintf("%s is not in this version: %s", f.name, f.why)}
 		}
+	}
+	if (c.Cert == nil) != (c.Key == nil) {
+		return &usageError{"--cert and --key go together: one is of no use without the other (hint: give both, or neither for a self-signed certificate)"}
 	}
 	if c.Drain < 0 {
 		return &usageError{"--drain is negative (hint: write a duration, as 30s)"}
@@ -115,11 +115,20 @@ func (c *serveCommand) settings() (*settings, error) {
 	}
 	var bad []string
 	flag(&bad, "--http", c.HTTP, "host:port, as :8080", parseAddr, &s.Listen.HTTP)
+	flag(&bad, "--https", c.HTTPS, "host:port, or off", parseAddrOrOff, &s.Listen.HTTPS)
 	flag(&bad, "--admin", c.Admin, "host:port, or off", parseAddrOrOff, &s.Listen.Admin)
 	flag(&bad, "--memory", c.Memory, "a size from 1MiB to 16TiB, as 256MiB", sizes(mib, 16*tib), &s.Cache.Memory)
 	flag(&bad, "--log-level", c.LogLevel, "debug, info, warn or error", parseLevel, &s.Log.Level)
 	flag(&bad, "--log-format", c.LogFormat, "text or json", words("text", "json"), &s.Log.Format)
 	flag(&bad, "--access-log", c.AccessLog, "a path, stdout, stderr or off", parseLogPath, &s.Log.Access)
+	if c.Cert != nil {
+		s.TLS.Certificates = make([]certificateSettings, 1)
+		flag(&bad, "--cert", c.Cert, "the path of a PEM file", parseFile, &s.TLS.Certificates[0].Cert)
+		flag(&bad, "--key", c.Key, "the path of a PEM file", parseFile, &s.TLS.Certificates[0].Key)
+		if s.Listen.HTTPS == "" {
+			bad = append(bad, "--cert is of no use while https is off; leave out --cert and --key, or give --https ADDR")
+		}
+	}
 	switch {
 	case len(c.Origin) > 0 && len(s.Sites) > 0:
 		bad = append(bad, fmt.Sprintf("--origin and the sites of %s both say what to serve; give one of them", c.Config))
@@ -188,14 +197,29 @@ func (n *node) announce(d *data, limit int64) {
 		n.log.Info("site "+s.Name, "hosts", cmp.Or(strings.Join(s.Hosts, " "), "all"), "origins", strings.Join(s.Origins, " "))
 	}
 	if n.side != nil {
-		n.log.Info("admin on " + shownURL(n.side.Addrs()[0]))
+		n.log.Info("admin on " + shownURL("http", n.side.Addrs()[0]))
 	}
-	n.log.Info("listening on " + shownURL(n.front.Addrs()[0]))
+	if n.keys != nil {
+		n.keys.now.Load().say(n.log, time.Now())
+		n.log.Info("listening on "+n.secureURL(), "protocols", "HTTP/1.1 and 2 on TCP, HTTP/3 on UDP")
+	}
+	n.log.Info("listening on " + n.clearURL())
+}
+
+// clearURL is where the node is reached in clear.
+func (n *node) clearURL() string { return shownURL("http", n.front.Addrs()[0]) }
+
+// secureURL is where it is reached by TLS, "" if it is not.
+func (n *node) secureURL() string {
+	if n.keys == nil {
+		return ""
+	}
+	return shownURL("https", n.front.Addrs()[1])
 }
 
 // shownURL is a URL that reaches a listener: one on every address is shown by
 // this machine's own name.
-func shownURL(addr net.Addr) string {
+func shownURL(scheme string, addr net.Addr) string {
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
 		return addr.String()
@@ -203,7 +227,7 @@ func shownURL(addr net.Addr) string {
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	return "http://" + net.JoinHostPort(host, port)
+	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
 // run follows signals until one ends the node, or a listener fails.

@@ -27,6 +27,7 @@ type program struct {
 	t            *testing.T
 	out, err     *output
 	front, admin string // URLs
+	secure       string // by TLS; "" without
 	ended        chan struct{}
 	code         int // once ended is closed
 }
@@ -86,10 +87,11 @@ func launchInto(t *testing.T, out *os.File, args ...string) *program {
 	return p
 }
 
-// serve starts a node on free ports and waits until it listens.
+// serve starts a node on free ports and waits until it listens. It has no
+// HTTPS, unless args say so.
 func serve(t *testing.T, args ...string) *program {
 	t.Helper()
-	p := launch(t, append([]string{"serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...)...)
+	p := launch(t, append([]string{"serve", "--http", "127.0.0.1:0", "--https", "off", "--admin", "127.0.0.1:0"}, args...)...)
 	p.addresses()
 	return p
 }
@@ -97,10 +99,14 @@ func serve(t *testing.T, args ...string) *program {
 func (p *program) addresses() {
 	p.t.Helper()
 	urls := regexp.MustCompile(`(?s)admin on (http://[^"]+).*listening on (http://[^"]+)`)
+	tls := regexp.MustCompile(`listening on (https://[^"]+)`) // said before the other
 	p.until("it listens", func() bool {
 		found := urls.FindStringSubmatch(p.err.String())
 		if found != nil {
 			p.admin, p.front = found[1], found[2]
+		}
+		if found := tls.FindStringSubmatch(p.err.String()); found != nil {
+			p.secure = found[1]
 		}
 		return found != nil
 	})
@@ -320,7 +326,7 @@ func TestBrokenStandardOutput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := launchInto(t, w, "serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", "",
+	p := launchInto(t, w, "serve", "--http", "127.0.0.1:0", "--https", "off", "--admin", "127.0.0.1:0", "--data", "",
 		"--origin", sampleServer(t, func(*http.Request) string { return "still here" }))
 	p.addresses()
 	w.Close()
@@ -336,7 +342,7 @@ func TestBrokenStandardOutput(t *testing.T) {
 func TestOneNodeForEachDataFolder(t *testing.T) {
 	data := t.TempDir()
 	p := serve(t, "--origin", "http://127.0.0.1:1", "--data", data)
-	second := launch(t, "serve", "--origin", "http://127.0.0.1:1", "--http", "127.0.0.1:0", "--admin", "off", "--data", data)
+	second := launch(t, "serve", "--origin", "http://127.0.0.1:1", "--http", "127.0.0.1:0", "--https", "off", "--admin", "off", "--data", data)
 	if code := second.exit(); code != 1 || !strings.Contains(second.err.String(), "--data") {
 		t.Errorf("a second node: exit %d, %q; want 1 and a hint with --data", code, second.err)
 	}
@@ -353,7 +359,7 @@ func TestOneNodeForEachDataFolder(t *testing.T) {
 
 func TestPortInUse(t *testing.T) {
 	p := serve(t, "--origin", "http://127.0.0.1:1", "--data", "")
-	second := launch(t, "serve", "--origin", "http://127.0.0.1:1", "--admin", "off", "--data", "", "--http", strings.TrimPrefix(p.front, "http://"))
+	second := launch(t, "serve", "--origin", "http://127.0.0.1:1", "--admin", "off", "--https", "off", "--data", "", "--http", strings.TrimPrefix(p.front, "http://"))
 	if code := second.exit(); code != 1 || !strings.Contains(second.err.String(), "--http") || strings.Count(second.err.String(), "\n") != 1 {
 		t.Errorf("exit %d, %q; want 1 and one line with --http", code, second.err)
 	}
@@ -387,11 +393,16 @@ func TestMalformedRequestsAreCounted(t *testing.T) {
 }
 
 func TestDemo(t *testing.T) {
-	p := launch(t, "demo", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	p := launch(t, "demo", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	p.addresses()
 	p.until("the tour is printed", func() bool { return strings.Contains(p.out.String(), "Ctrl-C ends it.") })
 	expect(t, p.front+"/page", 200, "uri-miss", "made for the 1. time")
 	expect(t, p.front+"/page", 200, "hit", "made for the 1. time")
+	for _, want := range []string{"curl -ik --http2 " + p.secure, "curl -ik --http3-only " + p.secure} {
+		if p.secure == "" || !strings.Contains(p.out.String(), want) {
+			t.Errorf("the tour has no %q:\n%s", want, p.out)
+		}
+	}
 	expect(t, p.front+"/file", 200, "uri-miss", "0123456789abcdef")
 	r, _ := http.NewRequestWithContext(context.Background(), "GET", p.front+"/file", nil)
 	r.Header.Set("Range", "bytes=100-119")

@@ -188,13 +188,15 @@ func figures() Config {
 	site.Count(edge.Hit, edge.H2, 304, 0, 70*time.Microsecond)
 	site.Count(edge.Fault, edge.H1, 502, 10, time.Minute)
 	stats.Fault(edge.FaultLoop)
+	stats.Fault(edge.FaultFlood)
+	stats.Fault(edge.FaultHandshake)
 	return Config{
 		Stats: stats,
 		Usage: func() store.Usage { return store.Usage{Memory: 1 << 20, Young: 30, Main: 12, Objects: 3, Evictions: 5} },
 		Origins: func() map[string]origin.Stats {
 			return map[string]origin.Stats{"main": {Requests: 7, Errors: map[string]uint64{"connection_refused": 2}}}
 		},
-		Connections: func() map[string]int64 { return map[string]int64{"http/1.1": 4, "http/2": 1} },
+		Connections: func() map[string]int64 { return map[string]int64{"http/1.1": 4, "http/2": 1, "http/3": 3} },
 		Dropped:     func() uint64 { return 9 },
 		Version:     "v9",
 	}
@@ -217,6 +219,9 @@ func TestMetrics(t *testing.T) {
 		`seawall_request_duration_seconds_sum{outcome="error",site="main"} 60`,
 		`seawall_faults_total{kind="proxy_loop"} 1`,
 		`seawall_connections{protocol="http/1.1"} 4`,
+		`seawall_connections{protocol="http/3"} 3`,
+		`seawall_faults_total{kind="flooded_connection"} 1`,
+		`seawall_faults_total{kind="tls_handshake"} 1`,
 		`seawall_store_bytes{tier="memory"} 42`,
 		`seawall_store_objects{tier="memory"} 3`,
 		`seawall_store_evictions_total{tier="memory"} 5`,
