@@ -58,6 +58,7 @@ func (x *exchange) fetch() {
 			x.alone()
 			return
 		case store.Lead:
+			x.late = false
 			f := x.newFlight(seat)
 			x.h.wait.Go(f.run)
 			if x.await(seat, f, true) {

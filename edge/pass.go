@@ -32,6 +32,7 @@ func (x *exchange) pass(claim *store.Claim[Meta]) {
 	ctx, cancel := context.WithCancel(x.r.Context())
 	defer cancel()
 	gate := &hintGate{x: x}
+	defer gate.close()
 	x.origin = new(server)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: gate.relay, GotConn: x.origin.got})
 	out := x.outgoing(ctx)
@@ -49,6 +50,7 @@ func (x *exchange) pass(claim *store.Claim[Meta]) {
 		x.failPass(err)
 		return
 	}
+	x.content.rest()
 	x.asked = asked
 	if x.answeredStale(resp) {
 		return
@@ -105,6 +107,7 @@ type clientBody struct {
 	reading sync.Mutex // held by a Read under way; before mu
 	mu      sync.Mutex
 	closed  bool // guarded by mu, as is the connection's read deadline
+	begun   bool // guarded by mu: the answer has
 	whole   bool // guarded by mu
 }
 
@@ -113,6 +116,9 @@ type clientBody struct {
 func (b *clientBody) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
 	b.closed = true
 	if b.whole {
 		return nil // net/http watches the connection now: it must not be told to stop
@@ -130,6 +136,13 @@ func (b *clientBody) end() {
 	_ = b.Close()    // it does not fail
 	b.reading.Lock() // a Read that begins after this finds it closed
 	defer b.reading.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.whole {
+		// net/http drains some of it, so that a client still sending can read
+		// the answer, and closes the connection, as head said.
+		_ = b.rc.SetReadDeadline(time.Now().Add(time.Second))
+	}
 }
 
 // arm gives the next Read its time; false when there must be none.
@@ -139,8 +152,34 @@ func (b *clientBody) arm() bool {
 	if b.closed {
 		return false
 	}
-	_ = b.rc.SetReadDeadline(time.Now().Add(bodyStall)) // not every connection has one
+	if !b.begun {
+		_ = b.rc.SetReadDeadline(time.Now().Add(bodyStall)) // not every connection has one
+	}
 	return true
+}
+
+// rest lets the client send at its own pace, once the answer has begun: the
+// two may be a conversation.
+func (b *clientBody) rest() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.begun = true
+	if !b.closed {
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
+}
+
+// unread reports whether some of the content has not been read.
+func (b *clientBody) unread() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.whole
 }
 
 // complete notes the end: net/http goes on to watch the connection for its
@@ -262,6 +301,7 @@ func (x *exchange) relay(resp *http.Response, claim *store.Claim[Meta], why rfc9
 	}
 	x.effects(resp, claim, got)
 	draft := x.draft(resp, claim, got)
+	defer draft.drop() // it may be published before
 	if why != "" {
 		x.status.detail = string(why)
 	}

@@ -221,6 +221,9 @@ func (x *exchange) head(status int) {
 		upstream := h["Cache-Status"]
 		h["Cache-Status"] = append(slices.Clip(upstream), string(x.status.append(nil)))
 	}
+	if x.r.ProtoMajor == 1 && x.content.unread() {
+		h["Connection"] = []string{"close"} // what is left of the content is no request
+	}
 	x.sent = status
 	x.firstByte = time.Since(x.now)
 	x.w.WriteHeader(status)

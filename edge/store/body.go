@@ -38,10 +38,6 @@ var (
 type Body struct {
 	// settled is set after the last change: everything below is then fixed.
 	settled atomic.Bool
-	// dropped is set when the store let go of a body whose readers take more
-	// memory than there is.
-	dropped atomic.Bool
-
 	mu      sync.Mutex
 	blocks  [][]byte // those given up in window mode are nil
 	have    int64    // bytes appended so far
@@ -58,6 +54,7 @@ type Body struct {
 	broke   bool             // it refused: nothing more is charged
 	orphan  func()           // gives back what is charged for readers left behind
 	trailer any
+	left    bool           // the store let go of it
 	stalled *atomic.Uint64 // counts readers that were cut
 }
 
@@ -178,7 +175,7 @@ type stuck struct {
 }
 
 func (s *stuck) by(r *Reader, off int64) {
-	if s.since.IsZero() || s.reader != r || s.off != off {
+	if r == nil || s.since.IsZero() || s.reader != r || s.off != off {
 		*s = stuck{r, off, time.Now()}
 	}
 }
@@ -434,6 +431,7 @@ func (b *Body) addLocked(r *Reader) {
 		b.readers = map[*Reader]struct{}{}
 	}
 	b.readers[r] = struct{}{}
+	r.listed = true
 }
 
 // promised takes one pending user from the count, adding the reader it takes,
@@ -457,11 +455,16 @@ func (b *Body) roomLocked() {
 
 // Reader reads a body, also one that still grows. It belongs to one goroutine.
 type Reader struct {
-	body *Body
-	off  int64 // next byte to give; guarded by body.mu until the body is settled
-	end  int64 // where to stop, -1 for the body's end
-	gave int64 // bytes given by the last Next, held until the next call
-	cut  bool  // guarded by body.mu
+	body   *Body
+	off    int64 // next byte to give; guarded by body.mu until the body is settled
+	end    int64 // where to stop, -1 for the body's end
+	gave   int64 // bytes given by the last Next, held until the next call
+	cut    bool  // guarded by body.mu
+	listed bool  // it is in body.readers
+
+	// dropped is set when the store let go of the body and there is no memory
+	// for those who still read it.
+	dropped atomic.Bool
 
 	// OnCut, if set before the first Next, is called once when the reader is
 	// cut because it held up the others, so that a write it is stuck in can be
@@ -477,7 +480,7 @@ func (r *Reader) Next(ctx context.Context) ([]byte, error) {
 	b := r.body
 	for {
 		if b.settled.Load() {
-			if b.dropped.Load() {
+			if r.dropped.Load() {
 				return nil, ErrStalled
 			}
 			r.off += r.gave
@@ -560,9 +563,10 @@ func (r *Reader) Waiting() bool {
 // Close lets go of the body.
 func (r *Reader) Close() {
 	b := r.body
-	if b.settled.Load() && len(b.blocks) <= 1 {
+	if !r.listed {
 		return
 	}
+	r.listed = false
 	b.mu.Lock()
 	delete(b.readers, r)
 	b.roomLocked()
@@ -585,13 +589,14 @@ func (b *Body) leave(charge func(int64) bool) {
 	}
 	n := b.held()
 	b.mu.Lock()
-	busy := len(b.readers) > 0
+	busy := len(b.readers) > 0 && !b.left
+	b.left = true
 	b.mu.Unlock()
 	if !busy {
 		return
 	}
 	if !charge(n) {
-		b.dropped.Store(true)
+		b.drop()
 		return
 	}
 	b.mu.Lock()
@@ -602,5 +607,20 @@ func (b *Body) leave(charge func(int64) bool) {
 	b.mu.Unlock()
 	if !busy {
 		charge(-n)
+	}
+}
+
+// drop cuts those who read the body now.
+func (b *Body) drop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for r := range b.readers {
+		r.dropped.Store(true)
+		if b.stalled != nil {
+			b.stalled.Add(1)
+		}
+		if r.OnCut != nil {
+			r.OnCut()
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"testing"
@@ -291,4 +292,76 @@ func TestDownloadsDoNotEmptyTheStore(t *testing.T) {
 			t.Errorf("32 slow downloads left %d of 2001 objects", got)
 		}
 	})
+}
+
+// A stored body must not hold on to those who read it while it grew.
+func TestClosedReaderIsForgotten(t *testing.T) {
+	s := open(t, Options[string]{})
+	seat, _ := s.Join(s.want("a", lang("en"), true))
+	seat.Resolve(&Object[string]{}, 3, nil, true)
+	r := seat.Reader(0, -1)
+	if err := seat.Pump(bytes.NewReader([]byte("abc")), nil); err != nil {
+		t.Fatal(err)
+	}
+	readAll(r)
+	seat.Leave()
+	if n := len(seat.Object().Body.readers); n != 0 {
+		t.Errorf("%d readers are held by a stored body after Close", n)
+	}
+}
+
+// A user who has yet to take its reader holds up the fill, but nothing spins:
+// in virtual time a spinning fill would let no time pass.
+func TestPendingUserDoesNotMakeTheFillSpin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options[string]{Memory: 64 << 20, MaxObject: 1000})
+		defer s.Close()
+		seat, _ := s.Join(s.want("a", lang("en"), true))
+		seat.Resolve(&Object[string]{}, 100<<20, nil, true)
+		go seat.Pump(zero{}, nil)
+		<-time.After(time.Minute)
+		if have := seat.Object().Body.Have(); have < windowSize || have > windowSize+blockSize {
+			t.Errorf("the fill went to %d, want a window of %d", have, windowSize)
+		}
+		seat.Leave()
+	})
+}
+
+// The keeper may evict a slot that is being dropped: its body leaves only once.
+func TestBodyLeavesTheStoreOnce(t *testing.T) {
+	s := open(t, Options[string]{})
+	put(s, "a", "", string(make([]byte, 512<<10)))
+	k := []byte("a")
+	e := s.table.find(s.Hash(k), k)
+	at := e.variants()[0]
+	o := at.object.Load()
+	r := o.Body.Reader(0, -1)
+	// The order of Discard and evicted when the keeper has just doomed the slot:
+	c := s.Claim(s.Hash(k), k)
+	e.mu.Lock()
+	e.dropSlotLocked(at)
+	e.mu.Unlock()
+	s.keeper.remove(&at.resident)
+	s.evicted(&at.resident) // doomed before, told now
+	s.leave(at)
+	r.Close()
+	s.Drop(c)
+	if got := s.Usage().Filling; got != 0 || s.lingering.Load() != 0 {
+		t.Errorf("%d bytes charged, %d lingering, after the last reader closed", got, s.lingering.Load())
+	}
+}
+
+// Those who read a body when it leaves may be cut; who comes after is not.
+func TestReaderTakenAfterABodyLeftGoesOn(t *testing.T) {
+	s := open(t, Options[string]{Memory: 4 << 20, MaxObject: 2 << 20})
+	put(s, "a", "", string(make([]byte, 1500<<10)))
+	o := s.Find(s.Hash([]byte("a")), []byte("a"), lang("")).Object
+	other := o.Body.Reader(0, -1) // a client under way
+	s.Discard(o)
+	r := o.Body.Reader(0, -1) // reuseOnce
+	if _, err := r.Next(t.Context()); err != nil {
+		t.Errorf("a reader taken after: %v", err)
+	}
+	r.Close()
+	other.Close()
 }
