@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -18,8 +19,9 @@ import (
 // listener wraps what it accepts and keeps to the connection limit.
 type listener struct {
 	net.Listener
-	s   *Server
-	tls *tls.Config // nil in clear
+	s      *Server
+	tls    *tls.Config // nil in clear
+	altSvc []string    // what answers say of HTTP/3; nil without
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -32,13 +34,13 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.s.full() || !l.s.clients.enter(raw.RemoteAddr()) {
-			raw.Close()
 			l.s.Count(Refused)
+			raw.Close()
 			l.s.words.warn("connection refused: the limit is reached", "client", raw.RemoteAddr().String())
 			continue
 		}
 		l.s.open[0].Add(1)
-		c := &conn{Conn: raw, s: l.s}
+		c := &conn{Conn: raw, s: l.s, altSvc: l.altSvc}
 		if l.tls != nil {
 			// It shakes hands at its first Read, within ReadHeaderTimeout.
 			// net/http does not see the TLS: it would take the connection for
@@ -64,8 +66,9 @@ func (l *listener) Close() error {
 // answer as one that is written while no exchange is under way.
 type conn struct {
 	net.Conn
-	s   *Server
-	tls *tls.Conn // Conn, when that is TLS
+	s      *Server
+	tls    *tls.Conn // Conn, when that is TLS
+	altSvc []string  // what answers say of HTTP/3
 
 	// busy is set from the moment a handler begins until net/http has flushed
 	// its answer and calls the connection idle.
@@ -75,6 +78,7 @@ type conn struct {
 	timed   atomic.Bool // the handler set a write deadline
 	head    head
 	frames  frames
+	written atomic.Int64 // bytes, in HTTP/2
 
 	unshaken atomic.Bool // its failed handshake is counted
 	agreed   atomic.Pointer[tls.ConnectionState]
@@ -114,10 +118,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		c.shook(err)
 	}
 	if c.second.Load() {
-		if fault := c.frames.see(b[:n]); fault != nil {
-			c.s.Count(Flooded)
-			c.s.words.warn("connection closed: "+fault.Error(), "client", c.RemoteAddr().String())
-			c.Close()
+		if fault := c.watch(b[:n]); fault != nil {
 			return 0, fault
 		}
 		return n, err
@@ -129,10 +130,27 @@ func (c *conn) Read(b []byte) (int, error) {
 	if c.head.matched == len(preface) {
 		c.speaksSecond()
 		// What stands behind the preface are frames already.
-		return n, c.frames.see(b[min(n, len(preface)-before):n])
+		if fault := c.watch(b[min(n, len(preface)-before):n]); fault != nil {
+			return 0, fault
+		}
 	}
 	return n, err
 }
+
+// watch shows frames the next bytes of an HTTP/2 client, and ends the
+// connection of one that floods.
+func (c *conn) watch(b []byte) error {
+	fault := c.frames.see(b, c.written.Load())
+	if fault != nil {
+		c.s.Count(Flooded)
+		c.s.words.warn("connection closed: "+fault.Error(), "client", c.RemoteAddr().String())
+		c.Close()
+	}
+	return fault
+}
+
+// inClear answers, as net/http does, who speaks HTTP where TLS is expected.
+const inClear = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 
 // shook counts a TLS handshake that failed. A client that only went away, or
 // came to see whether the port is open, is no failure.
@@ -142,6 +160,9 @@ func (c *conn) shook(err error) {
 	}
 	var refused tls.RecordHeaderError
 	var alert tls.AlertError
+	if errors.As(err, &refused) && refused.Conn != nil && bytes.ContainsAny(refused.RecordHeader[:], "/ ") && !c.unshaken.Load() {
+		_, _ = io.WriteString(refused.Conn, inClear) // it is closed next
+	}
 	if errors.As(err, &refused) || errors.As(err, &alert) || errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(err.Error(), "tls:") {
 		if c.unshaken.CompareAndSwap(false, true) {
 			c.s.Count(Handshake)
@@ -150,22 +171,38 @@ func (c *conn) shook(err error) {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	if c.second.Load() { // net/http has its own timeout for HTTP/2
-		return c.Conn.Write(b)
+	if c.second.Load() { // net/http sets the deadline in HTTP/2
+		n, err := c.Conn.Write(b)
+		c.written.Add(int64(n))
+		return n, c.stalled(err)
 	}
-	if !c.busy.Load() {
+	if !c.busy.Load() && !c.unshaken.Load() {
 		c.judge(b)
 	}
 	if c.timed.Load() {
 		return c.Conn.Write(b)
 	}
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.s.WriteTimeout)) // a connection that has none fails at Write
-	n, err := c.Conn.Write(b)
+	var all int
+	for { // in pieces: a deadline is for a client that takes nothing
+		piece := b[all:min(len(b), all+writePiece)]
+		_ = c.Conn.SetWriteDeadline(time.Now().Add(c.s.WriteTimeout)) // a connection that has none fails at Write
+		n, err := c.Conn.Write(piece)
+		if all += n; err != nil || all == len(b) {
+			return all, c.stalled(err)
+		}
+	}
+}
+
+// stalled counts a client that took nothing, and returns err.
+func (c *conn) stalled(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.s.Count(Stalled)
 	}
-	return n, err
+	return err
 }
+
+// writePiece is how much a client is to take within WriteTimeout.
+const writePiece = 256 << 10
 
 // SetWriteDeadline lets a handler time its own writes; the zero time hands
 // them back.
@@ -186,12 +223,30 @@ func (c *conn) judge(b []byte) {
 }
 
 // ReadFrom lets net/http copy from a file or socket within the kernel; it does
-// so only while a handler runs.
+// so only while a handler runs. It copies in pieces, as Write does.
 func (c *conn) ReadFrom(r io.Reader) (int64, error) {
-	if to, ok := c.Conn.(io.ReaderFrom); ok {
+	to, ok := c.Conn.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{c}, r)
+	}
+	if c.timed.Load() {
 		return to.ReadFrom(r)
 	}
-	return io.Copy(struct{ io.Writer }{c.Conn}, r)
+	whole, limited := r.(*io.LimitedReader) // the kernel's copy sees through one of them, not two
+	if !limited {
+		whole = &io.LimitedReader{R: r, N: math.MaxInt64}
+	}
+	var all int64
+	for {
+		piece := &io.LimitedReader{R: whole.R, N: min(whole.N, writePiece)}
+		want := piece.N
+		_ = c.Conn.SetWriteDeadline(time.Now().Add(c.s.WriteTimeout)) // a connection that has none fails at Write
+		n, err := to.ReadFrom(piece)
+		all += n
+		if whole.N -= n; err != nil || n < want || whole.N == 0 {
+			return all, c.stalled(err)
+		}
+	}
 }
 
 // CloseWrite lets net/http end its side first, so that a client still sending

@@ -28,6 +28,10 @@ const (
 	framesBurst   = 1000
 	framesASecond = 100
 	frameHeader   = 9
+	flagEndStream = 0x1
+	// bytesAnUpdate is what a WINDOW_UPDATE must have been preceded by to be
+	// free, far less than the 2 KiB of the busiest known client.
+	bytesAnUpdate = 256
 )
 
 // frames watches what an HTTP/2 client sends, frame by frame, and tells when
@@ -40,10 +44,13 @@ type frames struct {
 	skip  int // bytes left of the frame's payload
 	spent int
 	last  time.Time // when spent was last brought up to date
+
+	updates int64 // WINDOW_UPDATE frames
 }
 
-// see takes the next bytes behind the preface.
-func (f *frames) see(b []byte) error {
+// see takes the next bytes behind the preface. written is how many bytes the
+// client was sent so far.
+func (f *frames) see(b []byte, written int64) error {
 	for len(b) > 0 {
 		if f.skip > 0 {
 			n := min(f.skip, len(b))
@@ -59,7 +66,7 @@ func (f *frames) see(b []byte) error {
 		}
 		f.got = 0
 		f.skip = int(f.head[0])<<16 | int(f.head[1])<<8 | int(f.head[2])
-		if err := f.charge(f.head[3], f.skip); err != nil {
+		if err := f.charge(f.head[3], f.head[4], f.skip, written); err != nil {
 			return err
 		}
 	}
@@ -67,18 +74,22 @@ func (f *frames) see(b []byte) error {
 }
 
 // charge takes what a frame costs from the allowance.
-func (f *frames) charge(kind byte, length int) error {
+func (f *frames) charge(kind, flags byte, length int, written int64) error {
 	cost := 0
 	switch kind {
 	case frameReset, frameSettings, framePing, frameContinuation, frameGoAway, framePriority:
 		cost = 1
 	case frameData:
-		if length == 0 { // one ends a stream at times; many are noise
+		// One that ends a stream is how many clients end their content; of
+		// others a few are noise, and many a flood.
+		if length == 0 && flags&flagEndStream == 0 {
 			cost = 1
 		}
 	case frameWindowUpdate:
-		// Two are sent for each chunk that a client takes: they cost nothing,
-		// for what they open is bounded by what is sent.
+		// Clients send two for each few KiB that they take; those cost nothing.
+		if f.updates++; f.updates*bytesAnUpdate > written {
+			cost = 1
+		}
 	default:
 		if kind > frameContinuation { // extensions, which are skipped
 			cost = 1

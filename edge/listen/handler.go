@@ -15,6 +15,7 @@ import (
 // HTTP/3 announced, and panics kept to the exchange they end.
 func (s *Server) wrap(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer s.recovered(r)
 		switch c := r.Context().Value(connKey{}).(type) {
 		case *conn:
 			if c.closing.Load() { // already read when its connection was closed
@@ -22,34 +23,48 @@ func (s *Server) wrap(h http.Handler) http.Handler {
 			}
 			c.busy.Store(true)
 			c.head.over()
-			if r.TLS = c.state(); r.TLS != nil && s.altSvc != nil {
-				w.Header()["Alt-Svc"] = s.altSvc
+			if r.TLS = c.state(); r.TLS != nil && c.altSvc != nil {
+				w.Header()["Alt-Svc"] = c.altSvc
 			}
 			s.lastOfItsConnection(w, r, c)
 		case *quicConn:
 			c.enter()
 			defer c.leave(s.IdleTimeout)
 		}
-		defer s.recovered(r)
+		if why := unclear(r); why != "" {
+			s.refuse(w, r, why)
+			return
+		}
 		if r.ProtoMajor == 1 {
 			h.ServeHTTP(w, r)
 			return
 		}
-		timed := newTimedWriter(w, s.WriteTimeout)
-		if q, ok := r.Context().Value(connKey{}).(*quicConn); ok && !q.ConnectionState().TLS.HandshakeComplete {
-			h.ServeHTTP(earlyWriter{timed, q.Conn}, r)
-		} else {
-			h.ServeHTTP(timed, r)
-		}
-		timed.arm() // for what is written when the handler has returned
+		s.serveStream(h, w, r)
 	})
 }
 
-// lastOfItsConnection lets nothing follow a chunked HTTP/1.1 request. net/http
+// serveStream answers an exchange of HTTP/2 or 3.
+func (s *Server) serveStream(h http.Handler, w http.ResponseWriter, r *http.Request) {
+	timed := newTimedWriter(w, r, s.WriteTimeout, func() { s.Count(Stalled) })
+	q, third := r.Context().Value(connKey{}).(*quicConn)
+	if third {
+		s.settle(w, r)
+	}
+	if third && !r.TLS.HandshakeComplete {
+		h.ServeHTTP(earlyWriter{timed, q.Conn}, r)
+	} else {
+		h.ServeHTTP(timed, r)
+	}
+	timed.finish()
+}
+
+// lastOfItsConnection lets nothing follow a chunked HTTP/1.1 request, nor
+// one of HTTP/1.0. net/http
 // drops a Content-Length that comes with a Transfer-Encoding and does not
 // tell, so where such a request ends may be seen in two ways (RFC 9112, 6.1).
+// In HTTP/1.0 it drops the Transfer-Encoding itself, of which nothing is seen.
 func (s *Server) lastOfItsConnection(w http.ResponseWriter, r *http.Request, c *conn) {
-	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+	if r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0) {
 		w.Header().Set("Connection", "close")
 		c.closing.Store(true)
 	}

@@ -24,12 +24,12 @@ type Event uint8
 
 // The events.
 const (
-	Malformed Event = iota // a request that net/http itself answered with 4xx or 5xx
-	Refused                // a connection over MaxConns, closed at once
+	Malformed Event = iota // a request refused before the handler saw it, or a fault of HTTP/2
+	Refused                // a connection over a limit, closed at once
 	Panicked               // a handler's panic, which ended its exchange only
 	Stalled                // a client that took nothing for WriteTimeout and was cut
-	Flooded                // an HTTP/2 client that sent too many control frames
-	Handshake              // a TLS handshake that failed
+	Flooded                // an HTTP/2 client that sent too many frames that carry nothing
+	Handshake              // a TLS or QUIC handshake that failed
 )
 
 // The defaults of a Server's fields.
@@ -70,8 +70,8 @@ type Server struct {
 	// IdleTimeout is how long a connection may wait for its next request;
 	// 0 is 75 seconds.
 	IdleTimeout time.Duration
-	// WriteTimeout is how long one write to an HTTP/1.1 client may take, unless
-	// the handler set a deadline of its own; 0 is a minute. It bounds a client
+	// WriteTimeout is how long one write may take, unless the handler set a
+	// deadline of its own; 0 is a minute. It bounds a client
 	// that takes nothing, not how long a response takes.
 	WriteTimeout time.Duration
 
@@ -83,7 +83,6 @@ type Server struct {
 
 	clients clients
 	thirds  []*third // set by ListenTLS, before Serve
-	altSvc  []string // what TLS answers say of HTTP/3; nil without
 
 	mu        sync.Mutex
 	listeners []*listener        // guarded by mu
@@ -250,11 +249,13 @@ func (s *Server) prepare() {
 		// node hold; the write timeout is for a peer that acknowledges nothing.
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          maxStreams,
+			MaxReadFrameSize:              16 << 10, // what a frame may be must fit a stream's window
 			MaxReceiveBufferPerConnection: 1 << 20,
 			MaxReceiveBufferPerStream:     256 << 10,
 			SendPingTimeout:               30 * time.Second,
 			PingTimeout:                   15 * time.Second,
-			WriteByteTimeout:              60 * time.Second,
+			WriteByteTimeout:              s.WriteTimeout,
+			CountError:                    s.erred,
 		},
 	}
 }

@@ -24,6 +24,11 @@ const (
 	connWindow   = 1 << 20
 	// altSvcAge is how long clients remember that HTTP/3 is here.
 	altSvcAge = 24 * time.Hour
+	// drainLinger is how long, in a drain, a connection without an exchange is
+	// kept: what was written last may be lost on its way and sent again, and
+	// the client is to read the GOAWAY. Clients that heed it close sooner.
+	drainLinger = 2 * time.Second
+	drainTick   = 100 * time.Millisecond
 )
 
 // third is the HTTP/3 side of a Server: one UDP socket.
@@ -42,6 +47,7 @@ type third struct {
 type quicConn struct {
 	*quic.Conn
 	busy atomic.Int64 // exchanges under way
+	last atomic.Int64 // when the last one ended, in Unix nanoseconds
 	idle *time.Timer  // closes it when none was for too long
 }
 
@@ -83,15 +89,33 @@ func (s *Server) listenUDP(addr string, config *tls.Config) (*third, error) {
 
 // began counts a handshake until it has ended, either way.
 func (t *third) began(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-	if t.s.full() {
+	if t.s.full() || t.handshakes.Load() >= int64(t.s.MaxConns) {
 		t.s.Count(Refused)
 		return nil, errors.New("the connection limit is reached")
 	}
 	t.handshakes.Add(1)
-	var once sync.Once
-	over := func() { once.Do(func() { t.handshakes.Add(-1) }) }
-	context.AfterFunc(ctx, over)
+	var ended atomic.Bool
+	over := func() {
+		if ended.CompareAndSwap(false, true) {
+			t.handshakes.Add(-1)
+		}
+	}
+	context.AfterFunc(ctx, func() {
+		if !ended.Load() && failed(context.Cause(ctx)) {
+			t.s.Count(Handshake)
+		}
+		over()
+	})
 	return context.WithValue(ctx, handshakeKey{}, over), nil
+}
+
+// failed reports whether a handshake ended so by its client's fault, or for
+// want of an answer, and not because either side closed it.
+func failed(cause error) bool {
+	var transport *quic.TransportError
+	var timeout *quic.HandshakeTimeoutError
+	var idle *quic.IdleTimeoutError
+	return errors.As(cause, &transport) || errors.As(cause, &timeout) || errors.As(cause, &idle)
 }
 
 // handshakeKey finds what counts the end of a connection's handshake.
@@ -121,8 +145,8 @@ func (l limited) Accept(ctx context.Context) (*quic.Conn, error) {
 		s := l.t.s
 		addr := c.RemoteAddr()
 		if s.full() || !s.clients.enter(addr) {
-			_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many connections") // it is lost anyway
 			s.Count(Refused)
+			_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many connections") // it is lost anyway
 			s.words.warn("connection refused: the limit is reached", "client", addr.String())
 			continue
 		}
@@ -145,6 +169,7 @@ func (t *third) opened(ctx context.Context, c *quic.Conn) context.Context {
 			_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "idle") // it may be closed already
 		}
 	})
+	q.last.Store(time.Now().UnixNano())
 	t.conns.Store(c, q)
 	context.AfterFunc(c.Context(), func() {
 		q.idle.Stop()
@@ -153,10 +178,10 @@ func (t *third) opened(ctx context.Context, c *quic.Conn) context.Context {
 	go func() {
 		select {
 		case <-c.HandshakeComplete():
-		case <-c.Context().Done():
-		}
-		if over, ok := c.Context().Value(handshakeKey{}).(func()); ok {
-			over()
+			if over, ok := c.Context().Value(handshakeKey{}).(func()); ok {
+				over()
+			}
+		case <-c.Context().Done(): // began counts how it failed
 		}
 	}()
 	return context.WithValue(ctx, connKey{}, q)
@@ -169,21 +194,51 @@ func (q *quicConn) enter() {
 }
 
 func (q *quicConn) leave(idle time.Duration) {
+	q.last.Store(time.Now().UnixNano())
 	if q.busy.Add(-1) == 0 {
 		q.idle.Reset(idle)
 	}
 }
 
-// shutdown sends GOAWAY, and waits for the exchanges under way.
+// shutdown sends GOAWAY, and waits for the exchanges under way. quic-go would
+// wait until each client has closed its connection; here one without an
+// exchange is closed after drainLinger.
 func (t *third) shutdown(ctx context.Context) error {
-	err := t.http.Shutdown(ctx)
-	t.close()
-	return err
+	defer t.close()
+	done := make(chan error, 1)
+	go func() { done <- t.http.Shutdown(ctx) }()
+	tick := time.NewTicker(drainTick)
+	defer tick.Stop()
+	for begun := time.Now(); ; {
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-tick.C:
+			if quiet := now.Add(-drainLinger); quiet.After(begun) {
+				t.closeQuiet(quiet)
+			}
+		}
+	}
 }
 
+// closeQuiet closes the connections that have had no exchange since then.
+func (t *third) closeQuiet(then time.Time) {
+	for _, c := range t.conns.Range {
+		if q := c.(*quicConn); q.busy.Load() == 0 && q.last.Load() < then.UnixNano() {
+			_ = q.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "") // it may be closed already
+		}
+	}
+}
+
+// close tells every client, and waits for no handler: quic-go's would.
 func (t *third) close() {
-	_ = t.http.Close()      // of what is closed already there is nothing to tell
-	_ = t.listener.Close()  // nor here
+	_ = t.listener.Close() // of what is closed already there is nothing to tell
+	for _, c := range t.conns.Range {
+		_ = c.(*quicConn).CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "") // nor here
+	}
+	go func() { _ = t.http.Close() }()
 	_ = t.transport.Close() // nor here
 	_ = t.socket.Close()    // nor here
 }

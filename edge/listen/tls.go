@@ -13,33 +13,44 @@ import (
 // It may be called for several addresses, before Serve.
 func (s *Server) ListenTLS(addr string, config *tls.Config) error {
 	s.once.Do(s.prepare)
-	l, err := net.Listen("tcp", addr)
+	l, t, err := s.bothPorts(addr, config)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		l.Close()
-		return fmt.Errorf("listen: %w", err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	t, err := s.listenUDP(net.JoinHostPort(host, strconv.Itoa(port)), config)
-	if err != nil {
-		l.Close()
 		return err
 	}
+	port := l.Addr().(*net.TCPAddr).Port
 	config = config.Clone()
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
 	config.NextProtos = []string{"h2", "http/1.1"}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.listeners = append(s.listeners, &listener{Listener: l, s: s, tls: config})
+	altSvc := []string{fmt.Sprintf(`h3=":%d"; ma=%d`, port, int(altSvcAge.Seconds()))}
+	s.listeners = append(s.listeners, &listener{Listener: l, s: s, tls: config, altSvc: altSvc})
 	s.thirds = append(s.thirds, t)
-	if s.altSvc == nil {
-		s.altSvc = []string{fmt.Sprintf(`h3=":%d"; ma=%d`, port, int(altSvcAge.Seconds()))}
-	}
 	return nil
+}
+
+// bothPorts binds a TCP port and the UDP port of the same number. One that was
+// chosen as free for TCP may be taken for UDP: then another is tried.
+func (s *Server) bothPorts(addr string, config *tls.Config) (net.Listener, *third, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen: %w", err)
+	}
+	for tries := 10; ; tries-- {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, nil, fmt.Errorf("listen: %w", err)
+		}
+		t, err := s.listenUDP(net.JoinHostPort(host, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)), config)
+		if err == nil {
+			return l, t, nil
+		}
+		l.Close()
+		if port != "0" || tries <= 1 {
+			return nil, nil, err
+		}
+	}
 }
 
 // state returns what the connection's TLS agreed on, nil in clear.

@@ -2,38 +2,65 @@ package listen
 
 import (
 	"net/http"
+	"sync"
 	"time"
 )
 
 // timedWriter bounds how long one write to an HTTP/2 or HTTP/3 stream may take:
 // a client that opens no window would hold its handler for ever. A handler
 // that sets a deadline times its own writes.
+//
+// It keeps its own timer: a deadline of HTTP/2 is a message to the connection's
+// goroutine, twice a write.
 type timedWriter struct {
 	http.ResponseWriter
-	rc    *http.ResponseController
-	stall time.Duration
-	timed bool // the handler's deadline is set
+	rc      *http.ResponseController
+	request *http.Request
+	stall   time.Duration
+	cut     func() // told when the client took nothing for too long
+	timed   bool   // the handler's deadline is set
+	sent    bool   // the final head is
+	timer   *time.Timer
+
+	mu    sync.Mutex
+	armed bool // a write is under way; guarded by mu
 }
 
-func newTimedWriter(w http.ResponseWriter, stall time.Duration) *timedWriter {
-	return &timedWriter{ResponseWriter: w, rc: http.NewResponseController(w), stall: stall}
+func newTimedWriter(w http.ResponseWriter, r *http.Request, stall time.Duration, cut func()) *timedWriter {
+	return &timedWriter{ResponseWriter: w, rc: http.NewResponseController(w), request: r, stall: stall, cut: cut}
+}
+
+// WriteHeader sends an interim response at once, which may block.
+func (w *timedWriter) WriteHeader(status int) {
+	w.clean()
+	w.sent = w.sent || status >= 200
+	w.arm()
+	defer w.disarm()
+	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *timedWriter) Write(p []byte) (int, error) {
-	if w.timed {
-		return w.ResponseWriter.Write(p)
+	w.clean()
+	w.sent = true
+	var all int
+	for { // in pieces: the time is for a client that takes nothing
+		n, err := w.writePiece(p[all:min(len(p), all+writePiece)])
+		if all += n; err != nil || all == len(p) {
+			return all, err
+		}
 	}
+}
+
+func (w *timedWriter) writePiece(p []byte) (int, error) {
 	w.arm()
-	n, err := w.ResponseWriter.Write(p)
-	w.disarm() // in HTTP/2 it is a timer that ends the stream
-	return n, err
+	defer w.disarm()
+	return w.ResponseWriter.Write(p)
 }
 
 // FlushError is what http.ResponseController calls.
 func (w *timedWriter) FlushError() error {
-	if w.timed {
-		return w.rc.Flush()
-	}
+	w.clean()
+	w.sent = true
 	w.arm()
 	defer w.disarm()
 	return w.rc.Flush()
@@ -51,6 +78,70 @@ func (w *timedWriter) SetWriteDeadline(t time.Time) error {
 // Unwrap gives http.ResponseController the rest.
 func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// arm and disarm ignore errors: a stream without deadlines fails at Write.
-func (w *timedWriter) arm()    { _ = w.rc.SetWriteDeadline(time.Now().Add(w.stall)) }
-func (w *timedWriter) disarm() { _ = w.rc.SetWriteDeadline(time.Time{}) }
+func (w *timedWriter) arm() {
+	if w.timed {
+		return
+	}
+	w.mu.Lock()
+	w.armed = true
+	w.mu.Unlock()
+	if w.timer == nil {
+		w.timer = time.AfterFunc(w.stall, w.expired)
+	} else {
+		w.timer.Reset(w.stall)
+	}
+}
+
+// disarm returns when expired is not running and will do nothing any more: the
+// stream is not to be touched when its handler has returned.
+func (w *timedWriter) disarm() {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	w.mu.Lock()
+	w.armed = false
+	w.mu.Unlock()
+}
+
+// expired ends the write that is under way.
+func (w *timedWriter) expired() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.armed {
+		w.armed = false
+		_ = w.rc.SetWriteDeadline(time.Unix(1, 0)) // ends the stream in HTTP/2, the write in HTTP/3
+		w.cut()
+	}
+}
+
+// finish is for what is written when the handler has returned.
+func (w *timedWriter) finish() {
+	w.clean()
+	if !w.timed {
+		_ = w.rc.SetWriteDeadline(time.Now().Add(w.stall)) // a stream without deadlines fails at Write
+	}
+}
+
+// ofConnections are the fields that HTTP/2 and 3 have not (RFC 9113, 8.2.2;
+// RFC 9114, 4.2). net/http takes out Connection, and closes if that says so.
+var ofConnections = [...]string{"Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade"}
+
+// clean keeps off the wire what the libraries let through: fields of the
+// connection, and in HTTP/3 the word that the representation is empty where a
+// HEAD was answered without its length (RFC 9110, 8.6).
+func (w *timedWriter) clean() {
+	if w.sent {
+		return
+	}
+	h := w.Header()
+	for _, name := range ofConnections {
+		delete(h, name)
+	}
+	if w.request.ProtoMajor < 3 {
+		return
+	}
+	delete(h, "Connection")
+	if _, known := h["Content-Length"]; !known && w.request.Method == http.MethodHead {
+		h["Content-Length"] = nil // present, so none is made up
+	}
+}
