@@ -11,12 +11,16 @@ import (
 // pool is what the site's origins are fetched with.
 func (s *siteSettings) pool(log *slog.Logger) origin.Config {
 	t := s.Timeouts
+	idle := s.Pool.Idle
+	if idle == 0 {
+		idle = -1 // origin's own zero is its default
+	}
 	return origin.Config{
 		Name: s.Name, Servers: s.Origins, Host: s.HostHeader,
 		Timeouts: origin.Timeouts{
 			Connect: t.Connect, TLS: t.TLS, Header: t.Header, IdleBody: t.IdleBody, Total: t.Total, IdleConn: t.IdleConn,
 		},
-		MaxIdle: s.Pool.Idle, MaxInFlight: s.Pool.InFlight, Log: log,
+		MaxIdle: idle, MaxInFlight: s.Pool.InFlight, Log: log,
 	}
 }
 

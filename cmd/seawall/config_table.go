@@ -230,7 +230,7 @@ func poolKeys() []key[poolSettings] {
 	return []key[poolSettings]{
 		{name: "max_in_flight", def: "1024", takes: one("a number from 1 to 65536", numbers(1, 1<<16), func(s *poolSettings) *int { return &s.InFlight }),
 			meaning: "requests at once to each origin"},
-		{name: "max_idle", def: "64", takes: one("a number from 1 to 65536", numbers(1, 1<<16), func(s *poolSettings) *int { return &s.Idle }),
+		{name: "max_idle", def: "64", takes: one("a number from 0 to 65536", numbers(0, 1<<16), func(s *poolSettings) *int { return &s.Idle }),
 			meaning: "unused connections kept to each origin"},
 	}
 }
