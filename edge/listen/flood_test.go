@@ -188,7 +188,7 @@ func trickle(conn net.Conn, stop chan struct{}, on bool) {
 // Garbage that looks like first packets of QUIC costs the node nothing that
 // lasts, and other clients are answered meanwhile.
 func TestFloodOfInitials(t *testing.T) {
-	n := startFull(t, &Server{ReadHeaderTimeout: 500 * time.Millisecond, Handler: http.HandlerFunc(hello)})
+	n := startFull(t, &Server{ReadHeaderTimeout: 3 * time.Second, Handler: http.HandlerFunc(hello)})
 	packet := make([]byte, 1200)
 	rand.Read(packet)
 	packet[0] = 0xc3                            // a long header, Initial, four bytes of packet number
@@ -221,7 +221,7 @@ func TestFloodOfInitials(t *testing.T) {
 
 // A flood of connections that say nothing leaves those that are open alone.
 func TestFloodOfConnections(t *testing.T) {
-	n := startFull(t, &Server{MaxConns: 50, ReadHeaderTimeout: 300 * time.Millisecond, Handler: http.HandlerFunc(hello)})
+	n := startFull(t, &Server{MaxConns: 50, ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(hello)})
 	first := n.dial(t)
 	in := bufio.NewReader(first)
 	var all []net.Conn

@@ -251,7 +251,7 @@ func TestSlowStreamsAreNotCut(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			const pieces, piece = 40, 4 << 10
 			turn := make(chan struct{})
-			n := startFull(t, &Server{WriteTimeout: 100 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n := startFull(t, &Server{WriteTimeout: 500 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				for range pieces {
 					<-turn
 					if _, err := w.Write(make([]byte, piece)); err != nil {
@@ -263,7 +263,7 @@ func TestSlowStreamsAreNotCut(t *testing.T) {
 			})})
 			c, url := p.client(t, n)
 			go func() {
-				tick := time.NewTicker(5 * time.Millisecond) // twice WriteTimeout in all
+				tick := time.NewTicker(25 * time.Millisecond) // twice WriteTimeout in all
 				defer tick.Stop()
 				for range pieces {
 					<-tick.C
@@ -313,7 +313,7 @@ func TestLargeWritesAreTimedInPieces(t *testing.T) {
 			}
 			t.Run(p.name+path, func(t *testing.T) {
 				t.Parallel()
-				n := startFull(t, &Server{WriteTimeout: 300 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				n := startFull(t, &Server{WriteTimeout: 1500 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					w.Header().Set("Content-Length", fmt.Sprint(size))
 					if err := way(w); err != nil {
 						t.Errorf("write: %v", err)
@@ -334,7 +334,7 @@ func TestLargeWritesAreTimedInPieces(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer res.Body.Close()
-				tick := time.NewTicker(10 * time.Millisecond) // 96 times: thrice WriteTimeout in all
+				tick := time.NewTicker(25 * time.Millisecond) // 96 times: more than WriteTimeout in all
 				defer tick.Stop()
 				var got int64
 				for err == nil {
@@ -403,7 +403,7 @@ func TestFailedHandshakesAreCounted(t *testing.T) {
 		}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			n := startFull(t, &Server{ReadHeaderTimeout: 200 * time.Millisecond, Handler: http.HandlerFunc(hello)})
+			n := startFull(t, &Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(hello)})
 			c.dial(n)
 			until(t, "it is counted", func() bool { return n.seen(Handshake) >= c.want })
 			until(t, "nobody is left", func() bool { return n.nobody() && n.handshaking() == 0 })
