@@ -436,8 +436,15 @@ func TestEarlyData(t *testing.T) {
 		t.Errorf("first: got %s, want %s", got, want)
 	}
 	<-trust.ClientSessionCache.(*tickets).put
-	if got, want := ask(http3.MethodGet0RTT), `200 "early=true waits=true"`; got != want {
-		t.Errorf("resumed: got %s, want %s", got, want)
+	// On a loaded machine the handshake may be over before the handler begins:
+	// then it is no early request, and is not treated as one.
+	const early, over = `200 "early=true waits=true"`, `200 "early=false waits=false"`
+	got := ask(http3.MethodGet0RTT)
+	for tries := 1; got == over && tries < 50; tries++ {
+		got = ask(http3.MethodGet0RTT)
+	}
+	if got != early {
+		t.Errorf("resumed: got %s, want %s", got, early)
 	}
 	until(t, "no handshake is under way", func() bool { return n.handshaking() == 0 })
 }
