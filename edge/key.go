@@ -15,8 +15,8 @@ import (
 // with a fragment, on which servers disagree.
 func splitTarget(target string) (path, query string, ok bool) {
 	if !strings.HasPrefix(target, "/") {
-		_, rest, found := strings.Cut(target, "://")
-		if !found {
+		scheme, rest, found := strings.Cut(target, "://")
+		if !found || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
 			return "", "", false
 		}
 		i := strings.IndexAny(rest, "/?")

@@ -48,7 +48,7 @@ func TestTargetIsNormalisedOnceAndKeptAsBytes(t *testing.T) {
 			t.Errorf("%q = %q %q %v, want %q %q", tt.target, got, query, ok, tt.path, tt.query)
 		}
 	}
-	for _, target := range []string{"", "*", "a", "example.com:443", "/a#b", "/a?b#c"} {
+	for _, target := range []string{"", "*", "a", "example.com:443", "/a#b", "/a?b#c", "?s://", "ftp://a/"} {
 		if _, _, ok := splitTarget(target); ok {
 			t.Errorf("%q was accepted", target)
 		}
