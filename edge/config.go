@@ -1,12 +1,14 @@
 package edge
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
 	"time"
 
 	"seawall/edge/rfc9111"
+	"seawall/purge"
 )
 
 // Config says what a Handler answers for. It is read once, by New; a changed
@@ -18,6 +20,12 @@ type Config struct {
 	Store *Store
 	// Sites are the names answered for. A host that none of them has gets 421.
 	Sites []Site
+	// Purge is what must no longer be served; the Store was made WithRules of
+	// the same. Nil: nothing is ever purged.
+	Purge *purge.Rules
+	// PurgeURL takes the PURGE requests of clients that their site allows. url
+	// is absolute. It returns when the purge is in force on this node.
+	PurgeURL func(ctx context.Context, url string, soft bool) error
 	// Trusted are the peers whose X-Forwarded-* and Forwarded fields are
 	// believed and extended; those of others are replaced.
 	Trusted []netip.Prefix
@@ -47,6 +55,9 @@ type Site struct {
 	Rules []Rule
 	// Limits bound what a client may send.
 	Limits Limits
+	// Purgers are the clients that may purge a URL by the method PURGE; none by
+	// default. PURGE never reaches the origin.
+	Purgers []netip.Prefix
 }
 
 // Cache is a site's caching policy. The zero value follows RFC 9111 with the

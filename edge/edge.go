@@ -26,6 +26,7 @@ type Handler struct {
 	cancel context.CancelFunc
 	behind atomic.Int64 // refreshes under way
 	wait   sync.WaitGroup
+	pace   pace // of refreshes that purges asked for
 }
 
 // New returns a handler, to be closed. The error names every fault of the
@@ -43,6 +44,9 @@ func New(c Config) (*Handler, error) {
 	var faults []error
 	if c.Store == nil {
 		faults = append(faults, errors.New("edge: no store"))
+	}
+	if c.Store != nil && c.Purge != nil && !c.Store.Purges() {
+		faults = append(faults, errors.New("edge: the store does not know the purges (hint: make it WithRules)"))
 	}
 	if !httpguts.ValidHeaderFieldName(c.Node) {
 		faults = append(faults, fmt.Errorf("edge: node %q (hint: letters, digits, dots and dashes)", c.Node))
@@ -70,6 +74,9 @@ func New(c Config) (*Handler, error) {
 // Close ends the upgraded connections and the refreshes that this handler
 // began, and waits for them. Requests must have ended before.
 func (h *Handler) Close() {
+	h.pace.mu.Lock()
+	h.pace.closed = true
+	h.pace.mu.Unlock()
 	h.cancel()
 	h.wait.Wait()
 }
@@ -78,6 +85,10 @@ func (h *Handler) Close() {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := h.begin(w, r)
 	defer x.end()
+	x.walk()
+}
+
+func (x *exchange) walk() {
 	if !x.admit() {
 		return
 	}
@@ -94,7 +105,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case Expired, Miss:
 		x.fetch()
 	case Local:
-		x.refuse(http.StatusGatewayTimeout, detailOnlyIfCached)
+		x.answerLocal()
 	default:
 		x.pass(nil)
 	}

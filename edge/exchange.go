@@ -13,6 +13,7 @@ import (
 
 	"seawall/edge/rfc9111"
 	"seawall/edge/store"
+	"seawall/purge"
 )
 
 // exchange is one request and its answer. Its goroutine owns it; it is used
@@ -29,6 +30,7 @@ type exchange struct {
 	key  []byte
 	hash store.Hash
 
+	renew bool // nobody is waiting: a stale object is fetched anew
 	// What lookup found.
 	object *Object
 	known  bool          // a fill brought another variant of the key
@@ -56,7 +58,9 @@ type ask struct {
 	path       string // normalised
 	query      string // what counts of it, with its "?"
 	header     http.Header
-	parts      string // the policy's key parts
+	zone       string    // the site's name
+	viewer     purge.URL // what the client asked for, where a function rewrote it
+	parts      string    // the policy's key parts
 	authorized bool
 	directives rfc9111.Directives
 
@@ -69,7 +73,9 @@ type ask struct {
 // 3.5).
 func (a *ask) Accepts(o *Object) bool {
 	m := &o.Meta
-	if m.Parts != a.parts {
+	if m.Parts != a.parts || m.Subject.Site != a.zone {
+		// A host that another configuration gave to another site: its policy
+		// did not store this, and purges by tag count within a site.
 		return false
 	}
 	a.sameParts = true
@@ -97,6 +103,16 @@ func (a *ask) Selector(names []string) string {
 
 // target is what is sent to the origin, byte for byte.
 func (a *ask) target() string { return a.path + a.query }
+
+// Subject returns what purges look at while the response is not known.
+func (a *ask) Subject() any {
+	return &purge.Subject{Site: a.zone, URL: *a.place(), Viewer: a.viewer}
+}
+
+// place is the URL that the key is made of.
+func (a *ask) place() *purge.URL {
+	return &purge.URL{Scheme: a.scheme, Host: a.host, Path: a.path, Query: a.query}
+}
 
 func (a *ask) url() string { return a.scheme + "://" + a.host + a.path + a.query }
 
@@ -149,7 +165,7 @@ func (x *exchange) admit() bool {
 		x.fail(http.StatusBadGateway, "proxy_loop_detected")
 		return false
 	}
-	x.header = endToEnd(r.Header)
+	x.header, x.zone = endToEnd(r.Header), x.site.Name
 	x.path, x.query = normalPath(path), x.site.query.apply(query)
 	x.policy = x.site.policyFor(x.path, x.header, 0)
 	x.parts = x.policy.keyParts(x.header)

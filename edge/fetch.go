@@ -167,6 +167,12 @@ func (x *exchange) await(seat *store.Seat[Meta], f *flight, leads bool) bool {
 		return true
 	}
 	x.deliver(seat, note)
+	if x.renew { // it is told what became of it
+		select {
+		case <-seat.Context().Done():
+		case <-x.r.Context().Done():
+		}
+	}
 	return true
 }
 
@@ -288,9 +294,9 @@ type flight struct {
 	ask    ask
 	fill   *store.Fill[Meta]
 	out    *http.Request
-	seen   *Object // what is stored, nil if none
-	terms  rfc9111.Terms
-	asks   bool // the request has seen's conditions
+	seen   *Object       // what is stored, nil if none
+	terms  rfc9111.Terms // seen's
+	asks   bool          // the request has seen's conditions
 	key    []byte
 	hash   store.Hash
 	own    context.CancelCauseFunc // ends the request to the origin
@@ -340,7 +346,8 @@ func (x *exchange) newFlight(seat *store.Seat[Meta]) *flight {
 	f.out = x.outgoing(ctx)
 	x.shareable(f.out)
 	seat.Note = f
-	if f.seen, f.terms = x.object, x.terms; f.seen != nil {
+	// What was purged since the look-up is not even asked about.
+	if f.seen, f.terms = x.object, x.terms; f.seen != nil && !x.h.purged(f.seen) {
 		f.asks = rfc9111.SetConditions(f.out.Header, f.seen.Meta.header())
 	}
 	ready = true
@@ -446,7 +453,7 @@ func (f *flight) failed(err error, now time.Time) {
 // status 0, no answer (RFC 5861, 4; RFC 9111, 4.2.4).
 func (f *flight) stale(status int, now time.Time) bool {
 	o := f.seen
-	if o == nil || !f.terms.MayServeOnError(now, status, f.policy.StaleIfUnreachable) {
+	if o == nil || !f.h.mayServeOnError(o, f.terms, &f.ask, now, status, f.policy.StaleIfUnreachable) {
 		return false
 	}
 	f.reused = true
@@ -462,7 +469,7 @@ func (f *flight) confirmed(resp *http.Response, asked time.Time) bool {
 	got := time.Now()
 	stored := f.seen.Meta.header()
 	fresh := clean(resp.Header, resp.ProtoMajor, resp.ProtoMinor, got)
-	if !rfc9111.Confirms(stored, fresh) {
+	if !rfc9111.Confirms(stored, fresh) || f.h.purged(f.seen) {
 		return false
 	}
 	f.took, f.status, f.reused = got.Sub(asked), http.StatusNotModified, true
@@ -475,13 +482,10 @@ func (f *flight) confirmed(resp *http.Response, asked time.Time) bool {
 	policy := f.site.policyFor(f.ask.path, f.ask.header, f.seen.Meta.Status)
 	d := rfc9111.Judge(f.asked(), f.seen.Meta.Status, withHidden(merged, hidden), asked, got, &policy.options)
 	v, ok := f.variantOf(merged)
-	tags := f.seen.Meta.Tags
-	if again := tagsOf(resp.Header); len(again) > 0 {
-		tags = again
-	}
+	tags := renewedTags(resp.Header, f.seen)
 	o := newObject(f.seen.Meta.Status, merged, d, v, &f.ask, got)
-	o.Meta.setHidden(o, hidden, tags)
-	if !d.Store || !ok {
+	o.Meta.describe(o, f.fill.Key(), &f.ask, hidden, tags)
+	if !d.Store || !ok || len(tags) > maxTags {
 		f.h.Store.Discard(f.seen)
 		o.Key, o.Body = f.seen.Key, f.seen.Body
 		f.why = d.Why
@@ -489,7 +493,10 @@ func (f *flight) confirmed(resp *http.Response, asked time.Time) bool {
 		f.reuseOnce(o)
 		return true
 	}
-	f.h.Store.Refresh(f.fill.Claim, f.seen, o)
+	if !f.h.Store.Refresh(f.fill.Claim, f.seen, o) && f.h.purged(f.seen) {
+		f.reused = false
+		return false // purged since it was asked about
+	}
 	f.fill.Settle(o)
 	return true
 }
@@ -583,12 +590,14 @@ func (f *flight) received(resp *http.Response, asked, got time.Time) {
 	}
 	defer resp.Body.Close()
 	o := newObject(resp.StatusCode, header, d, v, &f.ask, got)
-	o.Meta.setHidden(o, hiddenOf(resp.Header, nil), tags)
+	o.Meta.describe(o, f.fill.Key(), &f.ask, hiddenOf(resp.Header, nil), tags)
 	switch {
 	case resp.ContentLength > f.h.Store.MaxObject():
 		f.detail = detailTooLarge
 	case !f.h.Store.Holds(f.fill.Claim):
 		f.detail = detailInvalidated
+	case f.h.Store.Outdated(f.fill.Claim, o):
+		f.detail = detailPurged
 	default:
 		f.stored = true
 		if f.h.Store.Crowds(f.fill.Claim, o.Selector) {

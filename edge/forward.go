@@ -52,8 +52,10 @@ func (x *exchange) introduce(h http.Header) {
 		delete(h, "X-Forwarded-Proto")
 		delete(h, "Forwarded")
 	}
-	chain := append(slices.Clone(h["X-Forwarded-For"]), from)
-	h["X-Forwarded-For"] = []string{strings.Join(chain, ", ")}
+	if from != "" { // the node's own requests have no client
+		chain := append(slices.Clone(h["X-Forwarded-For"]), from)
+		h["X-Forwarded-For"] = []string{strings.Join(chain, ", ")}
+	}
 	if h.Get("X-Forwarded-Host") == "" {
 		h["X-Forwarded-Host"] = []string{x.r.Host}
 	}

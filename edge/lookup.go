@@ -19,6 +19,9 @@ const reloadPause = time.Second
 // expired the object.
 func (x *exchange) lookup() Outcome {
 	switch {
+	case x.method == methodPurge:
+		x.outcome = Local // never the origin's
+		return Local
 	case x.method != http.MethodGet && x.method != http.MethodHead:
 		return x.passing(fwdMethod, "")
 	case x.directives.OnlyIfCached && (x.policy.Bypass || hasContent(x.r) || upgrades(x.r) || rfc9111.HasPreconditions(x.header)):
@@ -40,6 +43,9 @@ func (x *exchange) lookup() Outcome {
 func (x *exchange) judge(found store.Found[Meta]) Outcome {
 	if found.Object == nil {
 		found = x.equivalent(found)
+	}
+	if x.viewer.Host != "" && found.Object != nil {
+		x.h.judgeViewer(&found, &x.ask)
 	}
 	x.object = found.Object
 	x.outcome = x.judged(found)
@@ -65,8 +71,7 @@ func (x *exchange) judged(found store.Found[Meta]) Outcome {
 	}
 	x.terms = found.Object.Meta.Terms
 	if found.Soft {
-		// The stale windows count from the purge.
-		x.terms.Lifetime = min(x.terms.Lifetime, found.Since.Sub(x.terms.Born))
+		soften(&x.terms, found.Since)
 	}
 	if found.Invalid {
 		x.terms.Validate = true
@@ -78,7 +83,7 @@ func (x *exchange) judged(found store.Found[Meta]) Outcome {
 		}
 		x.status.fwd = fwdRequest
 		return Expired
-	case x.terms.MayServeStale(x.now) && x.method == http.MethodGet:
+	case x.terms.MayServeStale(x.now) && x.method == http.MethodGet && !x.renew:
 		return Stale
 	}
 	x.status.fwd = fwdStale

@@ -8,6 +8,7 @@ import (
 
 	"seawall/edge/rfc9111"
 	"seawall/edge/store"
+	"seawall/purge"
 )
 
 // No-Vary-Search tells which parameters do not tell responses apart. A
@@ -26,6 +27,7 @@ type anyone struct{}
 func (anyone) Accepts(*Object) bool     { return true }
 func (anyone) Joins(*Object) bool       { return false }
 func (anyone) Selector([]string) string { return "" }
+func (anyone) Subject() any             { return nil }
 
 // learn remembers what a response stored for key says of its query.
 func (h *Handler) learn(key []byte, header http.Header) {
@@ -103,6 +105,9 @@ func (x *exchange) equivalent(found store.Found[Meta]) store.Found[Meta] {
 	o := other.Object
 	if o == nil || other.Invalid || other.Soft || !agree(o, x.key) {
 		return found
+	}
+	if verdict, _ := x.h.touched(o, x.place(), x.zone); verdict != purge.Valid {
+		return found // what was purged by this URL is stored under another
 	}
 	if t := o.Meta.Terms; !t.Fresh(x.now) && !t.MayServeStale(x.now) {
 		return found

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/dunglas/httpsfv"
 
 	"seawall/edge/rfc9111"
 	"seawall/edge/store"
+	"seawall/purge"
 )
 
 // Store keeps the responses of a node.
@@ -44,8 +46,8 @@ type Meta struct {
 	Validators rfc9111.Validators
 	// Parts are the policy's key parts of the request, "" without any.
 	Parts string
-	// Tags are what a purge may name the response by.
-	Tags []string
+	// Subject is what purges look at.
+	Subject purge.Subject
 	// Checked is when the origin sent or confirmed the response.
 	Checked time.Time
 
@@ -145,7 +147,7 @@ func newObject(status int, h http.Header, d rfc9111.Decision, v rfc9111.Variant,
 		age:        h["Age"],
 		stamp:      new(atomic.Pointer[stamp]),
 	}}
-	o.Overhead = int64(v.Size()) + 256
+	o.Overhead = int64(v.Size()) + 256 + int64(unsafe.Sizeof(purge.Subject{})) // whose strings are the key's
 	for name, values := range h {
 		if name == "Age" || name == "Cache-Status" || name == "Content-Length" || name == "Set-Cookie" && d.StripSetCookie {
 			continue
@@ -192,9 +194,12 @@ func withHidden(h http.Header, hidden []Field) http.Header {
 	return h
 }
 
-// setHidden adds what clients do not see.
-func (m *Meta) setHidden(o *Object, hidden []Field, tags []string) {
-	m.hidden, m.Tags = hidden, tags
+// describe adds what clients do not see: the fields that address surrogates,
+// and what purges name the response by. key is the object's.
+func (m *Meta) describe(o *Object, key string, a *ask, hidden []Field, tags []string) {
+	m.hidden = hidden
+	m.Subject = purge.Subject{Site: a.zone, URL: cutURL(key), Viewer: a.viewer, Tags: tags}
+	o.Overhead += int64(len(a.viewer.Host) + len(a.viewer.Path) + len(a.viewer.Query))
 	for _, f := range hidden {
 		o.Overhead += int64(len(f.Name)) + 40
 		for _, v := range f.Values {

@@ -54,6 +54,8 @@ const (
 	detailOnlyIfCached = "only-if-cached"
 	detailManyVariants = "too-many-variants"
 	detailInvalidated  = "invalidated"
+	detailPurged       = "purged"
+	detailPurge        = "purge"
 )
 
 // cacheStatus is what the node's member of Cache-Status tells (RFC 9211).

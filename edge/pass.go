@@ -37,7 +37,7 @@ func (x *exchange) pass(claim *store.Claim[Meta]) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: gate.relay, GotConn: x.origin.got})
 	out := x.outgoing(ctx)
 	x.prepare(out, claim)
-	if claim == nil && x.mayStoreForGet() {
+	if claim == nil && (x.mayStoreForGet() || x.mayUpdate()) {
 		claim = x.h.Store.Claim(x.hash, x.key)
 		defer x.h.Store.Drop(claim)
 	}
@@ -63,6 +63,10 @@ func (x *exchange) pass(claim *store.Claim[Meta]) {
 func (x *exchange) mayStoreForGet() bool {
 	return x.method == http.MethodPost && !x.policy.Bypass && !x.directives.NoStore
 }
+
+// mayUpdate reports whether the answer to a HEAD might refresh what is stored.
+// What was purged since it was asked must not come back by it.
+func (x *exchange) mayUpdate() bool { return x.method == http.MethodHead && x.object != nil }
 
 // prepare gives the outgoing request its content, and what the way it goes
 // asks for.
@@ -229,7 +233,7 @@ func (x *exchange) failPass(err error) {
 	case x.content != nil && x.content.broke.Load():
 		x.fault(FaultMalformed)
 		x.refuse(http.StatusBadRequest, "bad-content")
-	case x.object != nil && x.terms.MayServeOnError(time.Now(), 0, x.policy.StaleIfUnreachable):
+	case x.object != nil && x.h.mayServeOnError(x.object, x.terms, &x.ask, time.Now(), 0, x.policy.StaleIfUnreachable):
 		x.serveStaleOnError(0)
 	default:
 		x.failOrigin(err)
@@ -269,7 +273,8 @@ func unanswered(err error) bool {
 // answeredStale answers a HEAD from the store when the origin gave an error
 // that the stored response's terms cover.
 func (x *exchange) answeredStale(resp *http.Response) bool {
-	if x.object == nil || !x.terms.MayServeOnError(time.Now(), resp.StatusCode, 0) || x.terms.Fresh(time.Now()) {
+	now := time.Now()
+	if x.object == nil || x.terms.Fresh(now) || !x.h.mayServeOnError(x.object, x.terms, &x.ask, now, resp.StatusCode, 0) {
 		return false
 	}
 	resp.Body.Close()
@@ -391,11 +396,11 @@ func (x *exchange) effects(resp *http.Response, claim *store.Claim[Meta], got ti
 		}
 	}
 	if x.method == http.MethodHead && x.object != nil {
-		x.headEffect(resp, got)
+		x.headEffect(resp, claim, got)
 	}
 }
 
-func (x *exchange) headEffect(resp *http.Response, got time.Time) {
+func (x *exchange) headEffect(resp *http.Response, claim *store.Claim[Meta], got time.Time) {
 	o := x.object
 	stored := o.Meta.header()
 	stored["Content-Length"] = []string{strconv.FormatInt(o.Body.Size(), 10)}
@@ -414,14 +419,13 @@ func (x *exchange) headEffect(resp *http.Response, got time.Time) {
 		if x.directives.NoStore || d.Why == rfc9111.ReasonCookie || d.Why == rfc9111.ReasonAuthorization {
 			return // what the request may not store says nothing of the object
 		}
-		if !d.Store || !ok {
+		tags := renewedTags(resp.Header, o)
+		if !d.Store || !ok || len(tags) > maxTags {
 			x.h.Store.Discard(o)
 			return
 		}
-		claim := x.h.Store.Claim(x.hash, x.key)
-		defer x.h.Store.Drop(claim)
 		renewed := newObject(o.Meta.Status, merged, d, v, &f.ask, got)
-		renewed.Meta.setHidden(renewed, hidden, o.Meta.Tags)
+		renewed.Meta.describe(renewed, claim.Key(), &f.ask, hidden, tags)
 		x.h.Store.Refresh(claim, o, renewed)
 	}
 }
@@ -468,9 +472,14 @@ func (x *exchange) draft(resp *http.Response, claim *store.Claim[Meta], got time
 		}
 		return nil
 	}
-	x.status.stored = true
 	o := newObject(resp.StatusCode, header, d, v, &x.ask, got)
-	o.Meta.setHidden(o, hiddenOf(resp.Header, nil), tags)
+	o.Meta.describe(o, claim.Key(), &x.ask, hiddenOf(resp.Header, nil), tags)
+	if x.h.Store.Outdated(claim, o) {
+		body.Drop()
+		x.status.detail = detailPurged
+		return nil
+	}
+	x.status.stored = true
 	if x.h.Store.Crowds(claim, o.Selector) {
 		x.status.detail = detailManyVariants
 	}

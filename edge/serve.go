@@ -31,6 +31,7 @@ type readFrom interface {
 // serveHit answers from the stored object, fresh or stale.
 func (x *exchange) serveHit() {
 	o := x.object
+	o.Used(x.now)
 	s := o.Meta.stampAt(x.now, &x.terms, o.Body.Size())
 	h := x.w.Header()
 	h["Age"] = s.age

@@ -31,6 +31,13 @@ func (s *stage) verbs() map[string]func(*args, []string) ([]string, error) {
 		"sleep":   s.sleep,
 		"asked":   s.asked,
 		"purge":   s.purge,
+		"match":   s.match,
+		"doubt":   s.doubt,
+		"sweep":   s.pass,
+		"push":    s.push,
+		"pushed":  s.awaitPush,
+		"stored":  s.stored,
+		"warm":    s.warm,
 	}
 }
 
@@ -246,11 +253,6 @@ func (s *stage) asked(a *args, _ []string) ([]string, error) {
 		return nil, err
 	}
 	return s.origin.asked(show), nil
-}
-
-// purge is kept for the rules of package purge, which no handler takes yet.
-func (s *stage) purge(*args, []string) ([]string, error) {
-	return nil, errors.New("purge: a handler takes no purge rules")
 }
 
 // joinBody joins body lines; any other line is an error.

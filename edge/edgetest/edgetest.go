@@ -22,6 +22,15 @@
 //	many N [METHOD] PATH ...      N clients at once; prints each distinct answer with its count
 //	sleep DURATION                passes time
 //	asked [show=NAME,...]         prints what the origin saw since the last asked
+//	purge [PATH...] ...           puts a purge into force: tag= prefix= host= site= soft
+//	                              any_query everything refresh (purge.go)
+//	match ...                     prints what such a purge would be of
+//	doubt                         says that purges may have been missed
+//	sweep                         runs one pass of the sweep, prints what is left
+//	push PATH ...                 stores a response: status= ask="Name: value" size= slow= as=NAME
+//	pushed NAME                   waits for a push begun with as=NAME
+//	stored PATH                   prints what is kept for a URL
+//	warm PATH                     lets the node ask itself
 //
 // An answer is printed as "STATUS after DURATION" (until its head came), the
 // fields Cache-Status and Proxy-Status where present, those that "show" names
@@ -44,6 +53,7 @@ import (
 // node is what a script runs against.
 type node struct {
 	handler http.Handler
+	cache   *cache // nil without one
 	close   func() error
 }
 
@@ -142,11 +152,12 @@ type stage struct {
 	node     *node
 	began    time.Time
 	named    map[string]*exchange
+	pushes   map[string]chan []string // under way, by name
 }
 
 func newStage(open opener, report func(string, ...any)) *stage {
 	now := time.Now()
-	return &stage{open: open, report: report, origin: newOrigin(now), began: now, named: map[string]*exchange{}}
+	return &stage{open: open, report: report, origin: newOrigin(now), began: now, named: map[string]*exchange{}, pushes: map[string]chan []string{}}
 }
 
 // step runs one paragraph and gives what it printed.
@@ -190,6 +201,9 @@ func (s *stage) ready() error {
 func (s *stage) close() {
 	for _, x := range s.named {
 		x.leave()
+	}
+	for _, done := range s.pushes {
+		<-done
 	}
 	if s.front == nil {
 		return

@@ -143,7 +143,6 @@ func TestErrorsOfAScriptNameTheirLine(t *testing.T) {
 		{"site too late", "# Why.\norigin /a\n\nget /a\n\nsite ttl=1s\n", "a.txt:6: site must stand before the first request"},
 		{"no origin", "# Why.\nget /a\n", "a.txt:2: no origin is set for GET /a"},
 		{"not started", "# Why.\nawait x\n", "a.txt:2: x was not started"},
-		{"purge", "# Why.\npurge /a\n", "a.txt:2: purge: a handler takes no purge rules"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			all, err := parseScript("a.txt", c.script)

@@ -20,7 +20,7 @@ import (
 //	ttl=D  heuristic_fraction=F  heuristic_max=D  stale_if_unreachable=D
 //	hit_for_miss=D  targeted=NAME,...  pass_encoding=true  honour_reload=true
 //	query_drop=NAME,...  query_keep=NAME,...  query_sort=true
-//	key_header=NAME,...  key_cookie=NAME,...
+//	key_header=NAME,...  key_cookie=NAME,...  purgers=PREFIX,...  purge_rules=N
 //
 // and for a rule:
 //
@@ -39,16 +39,7 @@ func openEdge(settings []setting, origin http.RoundTripper) (*node, error) {
 			return nil, fmt.Errorf("%s=%s: %w", s.key, s.value, err)
 		}
 	}
-	store, err := edge.NewStore(c.store)
-	if err != nil {
-		return nil, err
-	}
-	c.edge.Store, c.edge.Sites = store, []edge.Site{c.site}
-	h, err := edge.New(c.edge)
-	if err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	return &node{handler: h, close: func() error { h.Close(); return store.Close() }}, nil
+	return openCache(&c)
 }
 
 // config is what the settings of a script make.
@@ -56,6 +47,7 @@ type config struct {
 	edge  edge.Config
 	store edge.StoreOptions
 	site  edge.Site
+	rules int // how many purge rules are kept one by one
 }
 
 // errUnknown is returned for a key or a word that no setting has.
@@ -66,7 +58,9 @@ func (c *config) set(s setting) error {
 	into := map[string]func(string) error{
 		"hosts":                words(&c.site.Hosts),
 		"node":                 text(&c.edge.Node),
-		"trusted":              c.trust,
+		"trusted":              prefixes(&c.edge.Trusted),
+		"purgers":              prefixes(&c.site.Purgers),
+		"purge_rules":          number(&c.rules),
 		"url_limit":            number(&c.site.Limits.URL),
 		"body_limit":           number(&c.site.Limits.Body),
 		"memory":               number(&c.store.Memory),
@@ -118,15 +112,17 @@ func (c *config) setRule(s setting) error {
 	return read(s.value)
 }
 
-func (c *config) trust(list string) error {
-	for _, s := range strings.Split(list, ",") {
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			return err
+func prefixes(to *[]netip.Prefix) func(string) error {
+	return func(list string) error {
+		for _, s := range strings.Split(list, ",") {
+			p, err := netip.ParsePrefix(s)
+			if err != nil {
+				return err
+			}
+			*to = append(*to, p)
 		}
-		c.edge.Trusted = append(c.edge.Trusted, p)
+		return nil
 	}
-	return nil
 }
 
 // The functions below read a setting's text into a field.

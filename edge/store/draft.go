@@ -34,6 +34,17 @@ func (d *Draft[M]) charge(n int64) bool {
 	return true
 }
 
+// Intake returns a draft for a body that is pushed: as Draft does, but beside
+// any other for the key.
+func (s *Store[M]) Intake(size int64) *Draft[M] {
+	if size > s.o.MaxObject {
+		return nil
+	}
+	d := &Draft[M]{store: s}
+	d.body = newGrowing(size, d.charge)
+	return d
+}
+
 // Write adds p. It reports false when the draft has been given up.
 func (d *Draft[M]) Write(p []byte) bool {
 	if d.body == nil {

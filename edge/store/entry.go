@@ -1,14 +1,16 @@
 package store
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Object is one stored response. It is immutable once published, but for two
-// marks: that it is being refreshed, and that it is invalid.
+// Object is one stored response. It is immutable once published, but for
+// marks: that it is being refreshed, that it is invalid, what is known of
+// purges, and how often it was used.
 type Object[M any] struct {
 	// Key is the full key that the object answers.
 	Key string
@@ -34,14 +36,39 @@ type Object[M any] struct {
 	renewing atomic.Int64
 	// invalid is set when the object must be validated before any use.
 	invalid atomic.Bool
+
+	// doubtful is invalid, by the purges.
+	doubtful atomic.Bool
+	// heat counts hits by sample; half of it passes on to a successor.
+	heat atomic.Uint32
+	// judged is the purge epoch up to which doubtful and purged are known. It
+	// is raised after they are set.
+	judged atomic.Uint64
+	// purged is 0, purgedHard, or since when a purge made the object stale, in
+	// Unix nanoseconds.
+	purged atomic.Int64
 }
+
+// purgedHard is before any soft purge, so that the earliest counts.
+const purgedHard = math.MinInt64
+
+// Used counts one hit in a few, by the time of the request: a random number
+// that costs nothing.
+func (o *Object[M]) Used(now time.Time) {
+	if now.Nanosecond()>>4&15 == 0 {
+		o.heat.Add(1)
+	}
+}
+
+// Heat returns how often the object was used, in no unit.
+func (o *Object[M]) Heat() uint32 { return o.heat.Load() }
 
 // Invalidate marks the object: it must be validated before any further use.
 func (o *Object[M]) Invalidate() { o.invalid.Store(true) }
 
 // entryOverhead is the memory of an object that Overhead, key and body leave
 // out: object, slot, entry, table node, the policy's own records.
-const entryOverhead = 768
+const entryOverhead = 800
 
 func (o *Object[M]) cost() int64 {
 	return entryOverhead + o.Overhead + 2*int64(len(o.Key)) + int64(len(o.Selector)) + o.Body.held()

@@ -37,6 +37,7 @@ type Fill[M any] struct {
 	store    *Store[M]
 	names    []string // the Vary names by which selector was made
 	selector string
+	subject  any // of the leader's request
 	behind   bool
 
 	// Note is the leader's, set before Ready for those who wait to read.
@@ -82,7 +83,13 @@ type Want[M any] struct {
 // Join finds a fill that may answer, or begins one. The seat is nil for the
 // roles Again and Alone. A leader has a seat too.
 func (s *Store[M]) Join(w Want[M]) (*Seat[M], Role) {
-	epoch := s.o.Epoch()
+	epoch := s.epochs.begin(s.epoch)
+	leads := false
+	defer func() {
+		if !leads {
+			s.epochs.end(epoch)
+		}
+	}()
 	e := s.locked(w.Hash, w.Key)
 	defer s.unlock(e)
 	if found, _ := s.match(e, w.Ask); found.Object != w.Seen {
@@ -96,9 +103,11 @@ func (s *Store[M]) Join(w Want[M]) (*Seat[M], Role) {
 	if !w.MayLead || w.Now.UnixNano() < e.alone.Load() || s.ctx.Err() != nil {
 		return nil, Alone
 	}
+	selector, subject := w.Ask.Selector(e.names), w.Ask.Subject()
+	leads = true
 	f := &Fill[M]{
 		Claim: e.claimLocked(epoch), store: s,
-		names: e.names, selector: w.Ask.Selector(e.names),
+		names: e.names, selector: selector, subject: subject,
 		behind: w.Behind, ready: make(chan struct{}), users: 1,
 	}
 	f.ctx, f.cancel = context.WithCancelCause(s.ctx)
@@ -118,11 +127,11 @@ func (f *Fill[M]) suits(ask Asker[M], epoch uint64) bool {
 		if f.object == nil || !ask.Accepts(f.object) || !ask.Joins(f.object) {
 			return false
 		}
-		verdict, _ := f.store.o.Verdict(f.object)
+		verdict, _ := f.store.Judge(f.object)
 		return verdict == Valid
 	default:
-		// Until its head is known, any newer purge may be meant for it.
-		return epoch == f.epoch && ask.Selector(f.names) == f.selector
+		// Until its head is known, a newer purge by tag may be meant for it.
+		return ask.Selector(f.names) == f.selector && (epoch == f.epoch || !f.store.o.MayMatch(f.subject, f.epoch))
 	}
 }
 
@@ -204,7 +213,7 @@ func (f *Fill[M]) unlistLocked() {
 // it may be published when complete. The fill sets the object's key, epoch
 // and body.
 func (f *Fill[M]) Resolve(o *Object[M], size int64, names []string, keep bool) {
-	o.Key, o.Epoch = f.entry.key, f.epoch
+	f.mark(o)
 	o.Body = newGrowing(size, f.charge)
 	o.Body.stalled = &f.store.stalled
 	f.keep.Store(keep && size <= f.store.o.MaxObject)
@@ -267,6 +276,7 @@ func (f *Fill[M]) end() {
 	}
 	e.claims--
 	f.store.unlock(e)
+	f.store.epochs.end(f.epoch)
 	f.cancel(nil)
 	f.store.give(f.reserved)
 	f.reserved = 0

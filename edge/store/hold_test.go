@@ -214,7 +214,7 @@ func TestFillBegunBeforeAPurgeIsNotJoinedAfterIt(t *testing.T) {
 	epoch := uint64(1)
 	s := open(t, Options[string]{
 		Epoch: func() uint64 { return epoch },
-		Verdict: func(o *Object[string]) (Verdict, time.Time) {
+		Judge: func(o *Object[string], _ uint64) (Verdict, time.Time) {
 			if o.Epoch < epoch {
 				return Gone, time.Time{}
 			}

@@ -25,6 +25,8 @@ const (
 	Valid Verdict = iota
 	// Soft objects are stale since the time given with the verdict.
 	Soft
+	// Doubtful objects must be validated before any use.
+	Doubtful
 	// Gone objects must not be used in any way, nor their validators.
 	Gone
 )
@@ -45,11 +47,16 @@ type Options[M any] struct {
 	Abandoned int
 	// Seed keys the hash of keys.
 	Seed [16]byte
-	// Verdict is asked for every object found; nil says Valid. It must not
-	// call the store.
-	Verdict func(*Object[M]) (Verdict, time.Time)
-	// Epoch returns the purge epoch now; nil is always 0.
+	// Epoch returns the purge epoch now; it never falls. nil is always 0.
 	Epoch func() uint64
+	// Judge returns what the purges later than since say of an object; nil
+	// says Valid. It is asked once for each object found after a purge, and
+	// must not call the store.
+	Judge func(o *Object[M], since uint64) (Verdict, time.Time)
+	// MayMatch reports whether a purge later than since may be meant for the
+	// response to a request, of which only Asker.Subject is known yet; nil
+	// says that any may.
+	MayMatch func(subject any, since uint64) bool
 }
 
 // Asker is a request that looks for an object.
@@ -61,6 +68,9 @@ type Asker[M any] interface {
 	Joins(o *Object[M]) bool
 	// Selector returns the normal form of the request's fields of these names.
 	Selector(names []string) string
+	// Subject returns what Options.MayMatch wants to know of the request. It
+	// is asked when the request leads a fill, which keeps it.
+	Subject() any
 }
 
 // Store keeps objects by key. All methods may run at once.
@@ -73,6 +83,9 @@ type Store[M any] struct {
 	ctx    context.Context // ends all fills
 	cancel context.CancelCauseFunc
 	wait   sync.WaitGroup // fills under way
+
+	epochs epochs
+	floor  atomic.Uint64 // see Floor
 
 	fills     atomic.Int64
 	taken     atomic.Int64 // bytes of the budget that fills and drafts hold
@@ -95,11 +108,11 @@ func New[M any](o Options[M]) *Store[M] {
 	if o.Abandoned == 0 {
 		o.Abandoned = 64
 	}
-	if o.Verdict == nil {
-		o.Verdict = func(*Object[M]) (Verdict, time.Time) { return Valid, time.Time{} }
+	if o.Judge == nil {
+		o.Judge = func(*Object[M], uint64) (Verdict, time.Time) { return Valid, time.Time{} }
 	}
-	if o.Epoch == nil {
-		o.Epoch = func() uint64 { return 0 }
+	if o.MayMatch == nil {
+		o.MayMatch = func(any, uint64) bool { return true }
 	}
 	s := &Store[M]{
 		o:  o,
@@ -172,14 +185,22 @@ func (s *Store[M]) Peek(h Hash, key []byte, ask Asker[M]) Found[M] {
 // match returns the variant for ask, and its slot.
 func (s *Store[M]) match(e *entry[M], ask Asker[M]) (Found[M], *slot[M]) {
 	known := false
+	epoch := s.epoch()
 	for _, at := range e.variants() {
 		o := at.object.Load()
-		verdict, since := s.o.Verdict(o)
-		if verdict == Gone {
+		if o.judged.Load() < epoch {
+			s.judge(o, epoch)
+		}
+		purged := o.purged.Load()
+		if purged == purgedHard {
 			continue
 		}
 		if ask.Accepts(o) {
-			return Found[M]{Object: o, Invalid: o.invalid.Load(), Soft: verdict == Soft, Since: since}, at
+			found := Found[M]{Object: o, Invalid: o.invalid.Load() || o.doubtful.Load()}
+			if purged != 0 {
+				found.Soft, found.Since = true, time.Unix(0, purged)
+			}
+			return found, at
 		}
 		known = true
 	}
@@ -225,11 +246,14 @@ type Claim[M any] struct {
 
 // Claim returns the right to publish for key, before its origin is asked.
 func (s *Store[M]) Claim(h Hash, key []byte) *Claim[M] {
-	epoch := s.o.Epoch()
+	epoch := s.epochs.begin(s.epoch)
 	e := s.locked(h, key)
 	defer s.unlock(e)
 	return e.claimLocked(epoch)
 }
+
+// Key returns the key that the claim is for.
+func (c *Claim[M]) Key() string { return c.entry.key }
 
 func (e *entry[M]) claimLocked(epoch uint64) *Claim[M] {
 	e.claims++
@@ -254,11 +278,22 @@ func (s *Store[M]) Crowds(c *Claim[M], selector string) bool {
 	})
 }
 
+// Renew makes the claim as late as any for its key: what it publishes then
+// replaces what requests brought that were made after it. Purges and
+// invalidations since it was made still count.
+func (s *Store[M]) Renew(c *Claim[M]) {
+	c.entry.mu.Lock()
+	defer c.entry.mu.Unlock()
+	c.entry.begun++
+	c.begun = c.entry.begun
+}
+
 // Drop ends the claim.
 func (s *Store[M]) Drop(c *Claim[M]) {
 	c.entry.mu.Lock()
 	c.entry.claims--
 	s.unlock(c.entry)
+	s.epochs.end(c.epoch)
 }
 
 // Publish stores o, whose body is complete, in place of the same variant. It
@@ -266,7 +301,7 @@ func (s *Store[M]) Drop(c *Claim[M]) {
 // when a request made later has brought the variant already, or when the body
 // is larger than objects may be.
 func (s *Store[M]) Publish(c *Claim[M], o *Object[M]) bool {
-	o.Key, o.Epoch, o.begun = c.entry.key, c.epoch, c.begun
+	c.mark(o)
 	if o.Body.Size() > s.o.MaxObject || o.cost() > s.o.Memory {
 		return false
 	}
@@ -285,6 +320,7 @@ func (s *Store[M]) Publish(c *Claim[M], o *Object[M]) bool {
 			e.mu.Unlock()
 			return false
 		}
+		o.heat.Store(old.heat.Load() / 2)
 		at.object.Store(o)
 		e.setSlotsLocked(slices.Clone(e.variants()))
 		e.mu.Unlock()
@@ -294,11 +330,6 @@ func (s *Store[M]) Publish(c *Claim[M], o *Object[M]) bool {
 	}
 	s.addSlotUnlock(e, o)
 	return true
-}
-
-func (s *Store[M]) gone(o *Object[M]) bool {
-	verdict, _ := s.o.Verdict(o)
-	return verdict == Gone
 }
 
 // addSlotUnlock publishes o as a further variant of e, whose lock it gives
@@ -419,9 +450,10 @@ func (s *Store[M]) evicted(r *resident) {
 }
 
 // Refresh swaps fresh in for old, over the same body (a 304). It returns
-// false, and changes nothing, when old is no longer the current object.
+// false, and changes nothing, when old is no longer the current object, or was
+// purged or invalidated since the claim was made.
 func (s *Store[M]) Refresh(c *Claim[M], old, fresh *Object[M]) bool {
-	fresh.Key, fresh.Epoch, fresh.begun = c.entry.key, c.epoch, c.begun
+	c.mark(fresh)
 	fresh.Body, fresh.Selector = old.Body, old.Selector
 	e := c.entry
 	e.mu.Lock()
@@ -429,6 +461,7 @@ func (s *Store[M]) Refresh(c *Claim[M], old, fresh *Object[M]) bool {
 		e.mu.Unlock()
 		return false
 	}
+	fresh.heat.Store(old.heat.Load() / 2)
 	for _, at := range e.variants() {
 		if at.object.CompareAndSwap(old, fresh) {
 			e.setSlotsLocked(slices.Clone(e.variants()))
@@ -511,6 +544,18 @@ func (s *Store[M]) Each(f func(*Object[M]) bool) {
 		}
 		return true
 	})
+}
+
+// Variants calls f for every object of key, also those that are purged. It
+// leaves no trace.
+func (s *Store[M]) Variants(h Hash, key []byte, f func(*Object[M])) {
+	e := s.table.find(h, key)
+	if e == nil {
+		return
+	}
+	for _, at := range e.variants() {
+		f(at.object.Load())
+	}
 }
 
 // Usage is what the store holds.

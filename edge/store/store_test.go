@@ -27,6 +27,8 @@ func (l lang) Accepts(o *Object[string]) bool {
 
 func (l lang) Joins(*Object[string]) bool { return true }
 
+func (l lang) Subject() any { return l }
+
 func (l lang) Selector(names []string) string {
 	if len(names) == 0 {
 		return ""
@@ -182,15 +184,15 @@ func TestRefreshSwapsOnlyTheObjectItValidated(t *testing.T) {
 }
 
 func TestPurgedObjectIsNeverFound(t *testing.T) {
-	var gone atomic.Bool
-	s := open(t, Options[string]{Verdict: func(*Object[string]) (Verdict, time.Time) {
-		if gone.Load() {
-			return Gone, time.Time{}
-		}
-		return Valid, time.Time{}
+	var epoch atomic.Uint64
+	s := open(t, Options[string]{Epoch: epoch.Load, Judge: func(*Object[string], uint64) (Verdict, time.Time) {
+		return Gone, time.Time{}
 	}})
 	put(s, "a", "", "x")
-	gone.Store(true)
+	if got, _ := get(s, "a", ""); got != "x" {
+		t.Fatalf("get before any purge = %q, want x", got)
+	}
+	epoch.Store(1)
 	if got, known := get(s, "a", ""); got != "" || known {
 		t.Errorf("get = %q, known %v; want nothing of a purged object", got, known)
 	}
