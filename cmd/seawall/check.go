@@ -8,6 +8,7 @@ import (
 
 	"seawall/edge"
 	"seawall/origin"
+	"seawall/purge"
 )
 
 // checkCommand is `seawall check FILE`.
@@ -62,12 +63,13 @@ func (s *settings) tryCertificates() (absent []error, err error) {
 // tryOut makes all that a node would make of s, as far as that binds nothing
 // and connects to nothing.
 func (s *settings) tryOut() (err error) {
-	store, err := edge.NewStore(edge.StoreOptions{Memory: s.Cache.Memory, MaxObject: s.Cache.MaxObject})
+	rules := purge.NewRules(0)
+	store, err := edge.NewStore(edge.WithRules(edge.StoreOptions{Memory: s.Cache.Memory, MaxObject: s.Cache.MaxObject}, rules))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	config := edge.Config{Store: store, Node: s.Node.Name, Trusted: s.Trusted}
+	config := edge.Config{Store: store, Purge: rules, Node: s.Node.Name, Trusted: s.Trusted}
 	for _, site := range s.Sites {
 		pool, err := origin.New(site.pool(slog.New(slog.DiscardHandler)))
 		if err != nil {

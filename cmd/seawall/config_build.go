@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"seawall/edge"
+	"seawall/edge/admin"
 	"seawall/origin"
 )
 
@@ -37,7 +38,8 @@ func (s *siteSettings) edge(from http.RoundTripper) edge.Site {
 			Query:      edge.Query{Drop: c.Query.Drop, Keep: c.Query.Keep, Sort: c.Query.Sort},
 			KeyHeaders: c.Key.Headers, KeyCookies: c.Key.Cookies,
 		},
-		Limits: edge.Limits{URL: int(s.Limits.URL), Body: s.Limits.Body},
+		Limits:  edge.Limits{URL: int(s.Limits.URL), Body: s.Limits.Body},
+		Purgers: s.Access.Purge,
 	}
 	if c.HeuristicFraction == 0 { // in a file 0 is none, in edge.Cache the default
 		site.Cache.HeuristicFraction = -1
@@ -50,6 +52,19 @@ func (s *siteSettings) edge(from http.RoundTripper) edge.Site {
 		})
 	}
 	return site
+}
+
+// access is who may call the admin API.
+func (s *adminSettings) access() admin.Access {
+	a := admin.Access{Rate: s.Rate}
+	for _, t := range s.Tokens {
+		one := admin.Token{Name: t.Name, Hash: t.Hash, Sites: t.Sites}
+		for _, scope := range t.Scopes {
+			one.Scopes |= scope
+		}
+		a.Tokens = append(a.Tokens, one)
+	}
+	return a
 }
 
 // loneSite is what --origin alone means: one site that answers every host and

@@ -1,19 +1,19 @@
 package main
 
 import (
+	"crypto/sha256"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"time"
 
-	"github.com/goccy/go-yaml/ast"
-
+	"seawall/edge/admin"
 	"seawall/edge/rfc9111"
 )
 
 // settings are a whole configuration, every default filled in.
 type settings struct {
 	Listen  listenSettings
+	Admin   adminSettings
 	TLS     tlsSettings
 	Cache   storeSettings
 	Sites   []siteSettings
@@ -40,6 +40,22 @@ type certificateSettings struct {
 	Names     []string
 }
 
+type adminSettings struct {
+	Tokens []tokenSettings
+	Rate   int // calls a second for each; 0 is no limit
+}
+
+// tokenSettings are one who may call the admin API. The token itself is not
+// kept.
+type tokenSettings struct {
+	Name   string
+	Hash   [sha256.Size]byte
+	Scopes []admin.Scope
+	Sites  []string // nil is every one
+}
+
+type accessSettings struct{ Purge []netip.Prefix }
+
 type storeSettings struct {
 	Memory, MaxObject int64 // MaxObject 0 is the store's own default
 	Young             string
@@ -62,6 +78,7 @@ type siteSettings struct {
 	Pool       poolSettings
 	Cache      policySettings
 	Limits     limitSettings
+	Access     accessSettings
 }
 
 type timeoutSettings struct { // negative is off
@@ -115,6 +132,8 @@ func settingsKeys() []key[settings] {
 	return []key[settings]{
 		{name: "listen", takes: section(listenKeys, func(s *settings) *listenSettings { return &s.Listen }),
 			meaning: "where connections are accepted"},
+		{name: "admin", takes: section(adminKeys, func(s *settings) *adminSettings { return &s.Admin }),
+			meaning: "who may call the admin API"},
 		{name: "tls", takes: section(tlsKeys, func(s *settings) *tlsSettings { return &s.TLS }),
 			meaning: "what HTTPS clients are shown"},
 		{name: "cache", takes: section(storeKeys, func(s *settings) *storeSettings { return &s.Cache }),
@@ -144,6 +163,29 @@ func listenKeys() []key[listenSettings] {
 			meaning: "open at once; one more is closed"},
 		{name: "max_connections_per_client", def: "off", takes: one("a number from 1 to 1048576, or off", numbersOrOff(1, 1<<20), func(s *listenSettings) *int { return &s.PerClient }),
 			meaning: "of them from one IPv4 address or one IPv6 /64; a balancer in front counts as one client"},
+	}
+}
+
+func adminKeys() []key[adminSettings] {
+	return []key[adminSettings]{
+		{name: "tokens", takes: sections(tokenKeys, func(s *adminSettings) *[]tokenSettings { return &s.Tokens }, checkTokens),
+			meaning: "who may call; without any, this machine alone"},
+		{name: "rate", def: "100", takes: one("a number from 1 to 100000, or off", numbersOrOff(1, 100_000), func(s *adminSettings) *int { return &s.Rate }),
+			meaning: "calls a second that each token may make"},
+	}
+}
+
+func tokenKeys() []key[tokenSettings] {
+	type s = tokenSettings
+	return []key[s]{
+		{name: "name", must: true, takes: one("a name of letters, digits, dots and dashes", parseName, func(s *s) *string { return &s.Name }),
+			meaning: "what the audit calls it"},
+		{name: "token", must: true, takes: one("16 to 512 visible characters, by ${NAME} or file:PATH, or sha256: and the token's hash in hexadecimal", parseToken, func(s *s) *[sha256.Size]byte { return &s.Hash }),
+			meaning: "the secret itself, or its hash"},
+		{name: "scopes", must: true, takes: many("read, purge, push, functions or admin", admin.ParseScope, func(s *s) *[]admin.Scope { return &s.Scopes }),
+			meaning: "what it may do; admin is everything"},
+		{name: "sites", takes: many("a site's name", parseName, func(s *s) *[]string { return &s.Sites }),
+			meaning: "the sites it is bound to; without it, every one"},
 	}
 }
 
@@ -201,12 +243,13 @@ func siteKeys() []key[siteSettings] {
 			meaning: "what may be kept, and for how long"},
 		{name: "limits", takes: section(limitKeys, func(s *s) *limitSettings { return &s.Limits }),
 			meaning: "what a client may send"},
+		{name: "access", takes: section(accessKeys, func(s *s) *accessSettings { return &s.Access }),
+			meaning: "which clients may do what others may not"},
 		later[s]("balance", "origins are asked in turn"),
 		later[s]("health", "active health checks come later"),
 		later[s]("retry", "retry settings come later"),
 		later[s]("breaker", "circuit breakers come later"),
 		later[s]("functions", "edge functions come later"),
-		later[s]("access", "access control comes later"),
 		later[s]("errors", "error pages come later"),
 	}
 }
@@ -310,6 +353,13 @@ func limitKeys() []key[limitSettings] {
 	}
 }
 
+func accessKeys() []key[accessSettings] {
+	return []key[accessSettings]{
+		{name: "purge", takes: many("an address range, as 10.0.0.0/8", parsePrefix, func(s *accessSettings) *[]netip.Prefix { return &s.Purge }),
+			meaning: "clients that may purge a URL by the method PURGE; without it, none"},
+	}
+}
+
 func nodeKeys() []key[nodeSettings] {
 	return []key[nodeSettings]{
 		{name: "name", def: "seawall", takes: one("a name of letters, digits, dots and dashes", parseName, func(s *nodeSettings) *string { return &s.Name }),
@@ -327,86 +377,4 @@ func logKeys() []key[logSettings] {
 		{name: "access", def: "stdout", takes: one("a path, stdout, stderr or off", parseLogPath, func(s *logSettings) *string { return &s.Access }),
 			meaning: "one line a request; reloading opens a path anew"},
 	}
-}
-
-// pointer makes a parser say that there was a value at all.
-func pointer[V any](parse func(string) (V, error)) func(string) (*V, error) {
-	return func(s string) (*V, error) {
-		v, err := parse(s)
-		return &v, err
-	}
-}
-
-// checkRules looks for rules that can never do anything.
-func checkRules(d *decoder, list *ast.SequenceNode, rules []ruleSettings) {
-	for i := range rules {
-		n := list.Values[i]
-		if _, empty := n.(*ast.NullNode); empty {
-			continue
-		}
-		// By the keys that are there: a value may be at fault already.
-		has := func(names ...string) bool {
-			return slices.ContainsFunc(names, func(name string) bool { return child(n, name) != nil })
-		}
-		if !has("path", "status", "cookie", "header") {
-			d.failAt(startOf(n), "a rule without a condition; give path, status, cookie or header, or change the site's cache itself")
-		}
-		if has("value") && !has("header") {
-			d.failAt(startOf(n), "a rule with value and no header; name the field that has it")
-		}
-		if !has("ttl", "bypass", "set_cookie", "key") {
-			d.failAt(startOf(n), "a rule that changes nothing; give ttl, bypass, set_cookie or key")
-		}
-		if has("status") && has("key") {
-			d.failAt(startOf(n), "a rule by status cannot change the key, which is made before there is a response; leave one of them out")
-		}
-	}
-}
-
-// checkSites names sites and looks for two that claim the same.
-func checkSites(d *decoder, list *ast.SequenceNode, sites []siteSettings) {
-	names, hosts, catchall := map[string]bool{}, map[string]bool{}, 0
-	for i := range sites {
-		s, n := &sites[i], list.Values[i]
-		if s.Name == "" {
-			s.Name = "default"
-			if len(s.Hosts) > 0 {
-				s.Name = s.Hosts[0]
-			}
-		}
-		if names[s.Name] {
-			d.failAt(startOf(n), "another site is named %q; give each a name of its own", s.Name)
-		}
-		names[s.Name] = true
-		for _, host := range s.Hosts {
-			if hosts[host] {
-				d.failAt(startOf(n), "%q is named twice; one site can have it once", host)
-			}
-			hosts[host] = true
-		}
-		if value := child(n, "hosts"); value == nil {
-			if catchall++; catchall == 2 {
-				d.failAt(startOf(n), "another site already answers every host; give one of them hosts")
-			}
-		} else if seq, ok := value.(*ast.SequenceNode); ok && len(seq.Values) == 0 {
-			d.fail(value, "hosts is empty; name a host, or leave hosts out to answer every one")
-		}
-		if seq, ok := child(n, "origins").(*ast.SequenceNode); ok && len(seq.Values) == 0 {
-			d.fail(seq, "origins is empty; give at least one, as http://127.0.0.1:8000")
-		}
-	}
-}
-
-// child is the value of a mapping's key, nil if it has none.
-func child(n ast.Node, name string) ast.Node {
-	m, _ := n.(*ast.MappingNode)
-	if m == nil {
-		return nil
-	}
-	for _, pair := range m.Values {
-		if k, ok := pair.Key.(*ast.StringNode); ok && k.Value == name {
-			return pair.Value
-		}
-	}
-	return nil
 }

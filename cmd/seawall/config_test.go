@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"seawall/edge/admin"
 )
 
 // parse reads text with one environment variable and one readable file.
@@ -34,7 +37,7 @@ func TestConfigurationErrors(t *testing.T) {
 		want       []string
 	}{
 		{"unknown key", "chache: {}\n", []string{`f.yaml:1:1: unknown key "chache"; did you mean cache?`}},
-		{"unknown key far from all", "\nfoo: 1\n", []string{`f.yaml:2:1: unknown key "foo"; known here: listen, tls, cache, sites, trusted_proxies, nodes, log`}},
+		{"unknown key far from all", "\nfoo: 1\n", []string{`f.yaml:2:1: unknown key "foo"; known here: listen, admin, tls, cache, sites, trusted_proxies, nodes, log`}},
 		{"unknown key below", "cache:\n  memry: 1MiB\n", []string{`f.yaml:2:3: unknown key "memry"; did you mean memory?`}},
 		{"duplicate key", "log: {}\ncache: {}\nlog: {}\n", []string{`f.yaml:3:1: log is already set at line 1; leave one of them`}},
 		{"later keys", "trace: {}\ntls: {acme: {}, client_ca: x}\n", []string{
@@ -46,6 +49,22 @@ func TestConfigurationErrors(t *testing.T) {
 			`f.yaml:4:5: key is missing: the file with its key`,
 			`f.yaml:5:12: cert: "" is not a path; write the path of a PEM file`,
 			`f.yaml:5:32: names: "A" has capitals; host names are written small: "a"; write a lower-case name, as example.com or "*.example.com"`}},
+		{"tokens", "sites: [{name: a, origins: ['http://a']}]\nadmin:\n  rate: 0\n  tokens:\n  - {name: n, token: short, scopes: [read, write]}\n" +
+			"  - {name: n, token: 0123456789abcdef, scopes: [], sites: [b, a]}\n  - {name: m, token: 0123456789abcdef, scopes: [read], sites: []}\n  - {name: '', token: 'sha256:00', scopes: [admin]}\n", []string{
+			`f.yaml:3:9: rate: 0 is not between 1 and 100000; write a number from 1 to 100000, or off`,
+			`f.yaml:5:22: token: a token of 5 characters is too short or too long; write 16 to 512 visible characters, by ${NAME} or file:PATH, or sha256: and the token's hash in hexadecimal`,
+			`f.yaml:5:44: scopes: "write" is no scope; write read, purge, push, functions or admin`,
+			`f.yaml:6:6: another token is named "n"; give each a name of its own`,
+			`f.yaml:6:48: scopes is empty; give at least one of read, purge, push, functions and admin`,
+			`f.yaml:6:60: no site is named "b"; a token is bound to sites by their names`,
+			`f.yaml:7:6: another entry has the same token; give each a secret of its own`,
+			`f.yaml:7:63: sites is empty; name a site, or leave sites out for every one`,
+			`f.yaml:8:12: name: "" is not a name of 1 to 64 letters, digits, dots and dashes; write a name of letters, digits, dots and dashes`,
+			`f.yaml:8:23: token: sha256: is not followed by 64 hexadecimal digits; write 16 to 512 visible characters, by ${NAME} or file:PATH, or sha256: and the token's hash in hexadecimal`}},
+		{"a token that is no token is not repeated", "admin: {tokens: [{name: n, token: '${MULTI}', scopes: [read]}]}\n", []string{
+			`f.yaml:1:35: token: what ${} or file: puts in does not fit; it must be 16 to 512 visible characters, by ${NAME} or file:PATH, or sha256: and the token's hash in hexadecimal`}},
+		{"access", "sites: [{origins: ['http://a'], access: {purge: [10.0.0.1/8]}}]\n", []string{
+			`f.yaml:1:50: purge: "10.0.0.1/8" has bits behind its length; 10.0.0.0/8 is the range; write an address range, as 10.0.0.0/8`}},
 		{"a key's content for its path", "tls: {certificates: [{cert: c, key: '${MULTI}'}]}\n", []string{
 			`f.yaml:1:37: key: what ${} or file: puts in does not fit; it must be the path of a PEM file`}},
 		{"connections of one client", "listen: {max_connections_per_client: 0, https: 8443}\n", []string{
@@ -151,6 +170,11 @@ func TestConfigurationValues(t *testing.T) {
 		{"no tls", "", func(s *settings) any { return s.TLS }, tlsSettings{MinVersion: tls.VersionTLS12}},
 		{"tls", "tls: {min_version: 1.3, certificates: [{cert: a.pem, key: a.key}, {cert: b, key: c, names: ['*.d']}]}", func(s *settings) any { return s.TLS },
 			tlsSettings{[]certificateSettings{{"a.pem", "a.key", nil}, {"b", "c", []string{"*.d"}}}, tls.VersionTLS13}},
+		{"a token, of which the hash is kept", "admin: {tokens: [{name: n, token: 'file:/secret', scopes: [read, purge], sites: [a]}]}", func(s *settings) any { return s.Admin },
+			adminSettings{[]tokenSettings{{"n", sha256.Sum256([]byte("http://from-file")), []admin.Scope{admin.ScopeRead, admin.ScopePurge}, []string{"a"}}}, 100}},
+		{"a token's hash", "admin: {rate: off, tokens: [{name: n, token: 'sha256:9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08', scopes: [admin]}]}", func(s *settings) any { return s.Admin },
+			adminSettings{[]tokenSettings{{"n", sha256.Sum256([]byte("test")), []admin.Scope{admin.ScopeAdmin}, nil}}, 0}},
+		{"who may purge", "sites: [{origins: ['http://x'], access: {purge: ['::1']}}]", func(s *settings) any { return s.Sites[0].edge(nil).Purgers[0].String() }, "::1/128"},
 		{"environment", "sites: [{origins: ['${ORIGIN}:80']}]", func(s *settings) any { return s.Sites[0].Origins }, []string{"http://from-env:80"}},
 		{"file", "sites: [{origins: ['file:/secret']}]", func(s *settings) any { return s.Sites[0].Origins }, []string{"http://from-file"}},
 		{"site named for its host", "sites: [{hosts: [a.b, c], origins: ['http://x']}]", func(s *settings) any { return s.Sites[0].Name }, "a.b"},

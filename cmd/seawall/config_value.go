@@ -1,7 +1,9 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -294,6 +296,30 @@ func parseName(s string) (string, error) {
 		return "", fmt.Errorf("%s is not a name of 1 to 64 letters, digits, dots and dashes", show(s))
 	}
 	return s, nil
+}
+
+// The bounds of an admin token.
+const (
+	minToken = 16
+	maxToken = 512
+)
+
+// parseToken reads an admin token and returns its SHA-256, which is all that
+// is kept; or the hash itself, behind sha256:. Errors do not repeat it.
+func parseToken(s string) (hash [sha256.Size]byte, err error) {
+	if digits, ok := strings.CutPrefix(s, "sha256:"); ok {
+		if n, err := hex.Decode(hash[:], []byte(digits[:min(len(digits), 2*len(hash))])); err != nil || n != len(hash) || len(digits) != 2*n {
+			return hash, fmt.Errorf("sha256: is not followed by %d hexadecimal digits", 2*len(hash))
+		}
+		return hash, nil
+	}
+	switch {
+	case len(s) < minToken || len(s) > maxToken:
+		return hash, fmt.Errorf("a token of %d characters is too short or too long", len(s))
+	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return hash, errors.New("a token with white space, controls or letters beyond ASCII cannot be sent")
+	}
+	return sha256.Sum256([]byte(s)), nil
 }
 
 // parsePath reads a path pattern.

@@ -86,6 +86,7 @@ func parseSettings(file string, text []byte, env func(string) (string, bool), re
 	s := new(settings)
 	if body, ok := d.parse(text); ok {
 		mappingInto(d, body, settingsKeys(), s)
+		checkTokenSites(d, body, s)
 	}
 	if len(d.faults) == 0 {
 		return s, nil

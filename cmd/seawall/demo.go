@@ -103,7 +103,8 @@ The same by TLS; -k because the certificate is its own. Alt-Svc leads to HTTP/3:
 `, secure)
 	}
 	if n.side != nil {
-		fmt.Fprintf(n.t.out, "\n  the figures       curl %s/v1/stats\n", shownURL("http", n.side.Addrs()[0]))
+		admin := shownURL("http", n.side.Addrs()[0])
+		fmt.Fprintf(n.t.out, "\n  the figures       curl %[1]s/v1/stats\n  a purge           seawall purge %[2]s/page --node %[1]s\n", admin, url)
 	}
 	fmt.Fprintln(n.t.out, "\nCtrl-C ends it.")
 }

@@ -39,6 +39,8 @@ func TestCompleteHasEveryKey(t *testing.T) {
 	names := []string{}
 	names = appendNames(names, settingsKeys())
 	names = appendNames(names, listenKeys())
+	names = appendNames(names, adminKeys())
+	names = appendNames(names, tokenKeys())
 	names = appendNames(names, tlsKeys())
 	names = appendNames(names, certificateKeys())
 	names = appendNames(names, storeKeys())
@@ -50,6 +52,7 @@ func TestCompleteHasEveryKey(t *testing.T) {
 	names = appendNames(names, keyKeys())
 	names = appendNames(names, ruleKeys())
 	names = appendNames(names, limitKeys())
+	names = appendNames(names, accessKeys())
 	names = appendNames(names, nodeKeys())
 	names = appendNames(names, logKeys())
 	if len(names) < 50 {
@@ -80,7 +83,7 @@ func TestCompleteShowsDefaults(t *testing.T) {
 	}
 	d, site := defaultSettings(), loneSite(nil)
 	got := s.Sites[0]
-	if s.Listen != d.Listen || s.Cache.Memory != d.Cache.Memory || s.Cache.MaxObject != s.Cache.Memory/8 || s.Log != d.Log || s.Node != d.Node || s.TLS.MinVersion != d.TLS.MinVersion {
+	if s.Listen != d.Listen || s.Cache.Memory != d.Cache.Memory || s.Cache.MaxObject != s.Cache.Memory/8 || s.Log != d.Log || s.Node != d.Node || s.TLS.MinVersion != d.TLS.MinVersion || s.Admin.Rate != d.Admin.Rate {
 		t.Errorf("got %+v, want the defaults %+v", s, d)
 	}
 	if got.Timeouts != site.Timeouts || got.Pool != site.Pool || got.HostHeader != "client" || got.Limits.URL != site.Limits.URL {

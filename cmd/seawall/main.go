@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -32,11 +33,11 @@ type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Run a caching node in front of an origin."`
 	Demo    demoCommand    `cmd:"" help:"Run a sample origin and a node in front of it, to try things out."`
 	Check   checkCommand   `cmd:"" help:"Validate a configuration and print every error of it."`
+	Purge   purgeCommand   `cmd:"" help:"Remove responses from the cache, at once."`
+	Push    pushCommand    `cmd:"" help:"Store a response."`
+	Warm    warmCommand    `cmd:"" help:"Fetch URLs into the cache."`
 	Version versionCommand `cmd:"" help:"Print the version, commit, Go version and modules of note."`
 
-	Purge   laterCommand `cmd:"" passthrough:"" help:"Remove responses from the cache. (In a later version.)"`
-	Push    laterCommand `cmd:"" passthrough:"" help:"Store a response. (In a later version.)"`
-	Warm    laterCommand `cmd:"" passthrough:"" help:"Fetch URLs into the cache. (In a later version.)"`
 	Explain laterCommand `cmd:"" passthrough:"" help:"Say why a URL is or is not served from the cache. (In a later version.)"`
 	Top     laterCommand `cmd:"" passthrough:"" help:"Watch a node in the terminal. (In a later version.)"`
 	Wasm    laterCommand `cmd:"" passthrough:"" help:"Check, test and measure edge functions. (In a later version.)"`
@@ -67,7 +68,7 @@ func run(args []string, t *terminal) int {
 	if err != nil {
 		return fail(t, err)
 	}
-	k, err := parser.Parse(args)
+	k, err := parser.Parse(together(parser.Model, args))
 	if helped { // --help has printed it; what else is on the line does not matter
 		return exitDone
 	}
@@ -77,9 +78,47 @@ func run(args []string, t *terminal) int {
 	return fail(t, k.Run(t))
 }
 
+// together puts a command's flags before its arguments, which the parser takes
+// only in one piece.
+func together(app *kong.Application, args []string) []string {
+	var command *kong.Node
+	for _, n := range app.Children {
+		if len(args) > 0 && n.Name == args[0] && !n.Passthrough {
+			command = n
+		}
+	}
+	if command == nil {
+		return args
+	}
+	takesValue := make(map[string]bool)
+	for _, group := range command.AllFlags(false) {
+		for _, f := range group {
+			takesValue["--"+f.Name] = !f.IsBool()
+			if f.Short != 0 {
+				takesValue["-"+string(f.Short)] = !f.IsBool()
+			}
+		}
+	}
+	flags, rest := []string{args[0]}, []string{}
+	for i := 1; i < len(args); i++ {
+		switch a := args[i]; {
+		case a == "--": // nothing behind it is a flag
+			return slices.Concat(flags, args[i:i+1], rest, args[i+1:])
+		case len(a) < 2 || a[0] != '-':
+			rest = append(rest, a)
+		case takesValue[a] && i+1 < len(args):
+			flags = append(flags, a, args[i+1])
+			i++
+		default:
+			flags = append(flags, a)
+		}
+	}
+	return append(flags, rest...)
+}
+
 // helpFor names the command whose help explains args.
 func helpFor(args []string) []string {
-	for _, name := range []string{"serve", "demo", "check", "version"} {
+	for _, name := range []string{"serve", "demo", "check", "purge", "push", "warm", "version"} {
 		if len(args) > 0 && args[0] == name {
 			return args[:1]
 		}

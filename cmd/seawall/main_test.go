@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/alecthomas/kong"
 )
 
 // TestMain lets the test binary be the program itself: tests of signals, locks
@@ -80,9 +83,20 @@ func TestCommandLines(t *testing.T) {
 		{"check of no sites", []string{"check", empty}, 1, "", "no sites"},
 		{"check", []string{"check", minimal}, 0, "OK, 1 site", ""},
 		{"version", []string{"version"}, 0, "go      go1.", ""},
-		{"purge", []string{"purge", "http://a/", "--tag", "x"}, 2, "", "purge is not in this version"},
-		{"push", []string{"push", "u", "f"}, 2, "", "push is not in this version"},
-		{"warm", []string{"warm"}, 2, "", "warm is not in this version"},
+		{"purge of nothing", []string{"purge"}, 2, "", "nothing to purge"},
+		{"purge's help", []string{"purge", "http://a/", "--help"}, 0, "seawall purge --tag", ""},
+		{"purge at no address", []string{"purge", "http://a/", "--node", "9090"}, 2, "", "--node"},
+		{"purge at a URL with a path", []string{"purge", "--node=http://a/b", "http://a/"}, 2, "", "--node"},
+		{"purge where no node is", []string{"purge", "http://a/", "--node", "127.0.0.1:1"}, 1, "", "is a node running"},
+		{"push without a file", []string{"push", "http://a/"}, 2, "", "<file>"},
+		{"push of no file", []string{"push", "http://a/", "/nope.html"}, 1, "", "/nope.html"},
+		{"push of a folder", []string{"push", "http://a/", "/"}, 1, "", "/ is a folder"},
+		{"push with no field", []string{"push", "-H", "nonsense", "http://a/", minimal}, 2, "", "-H"},
+		{"push with no variant", []string{"push", "--vary-header", "a b: c", "http://a/", minimal}, 2, "", "--vary-header"},
+		{"warm of nothing", []string{"warm", "--concurrency", "2"}, 2, "", "nothing to warm"},
+		{"warm from no log", []string{"warm", "--from-log", "/nope.log"}, 1, "", "/nope.log"},
+		{"warm from what is no log", []string{"warm", "--from-log", minimal}, 1, "", "no GET that was answered"},
+		{"warm of too many", []string{"warm", "--from-log", minimal, "--top", "0"}, 2, "", "--top"},
 		{"explain", []string{"explain", "u", "--json"}, 2, "", "explain is not in this version"},
 		{"top", []string{"top", "--node", "a"}, 2, "", "top is not in this version"},
 		{"wasm", []string{"wasm", "test", "F", "--request", "R"}, 2, "", "wasm is not in this version"},
@@ -96,6 +110,31 @@ func TestCommandLines(t *testing.T) {
 				t.Errorf("seawall %q: exit %d with standard error %q", c.args, code, errs)
 			}
 		})
+	}
+}
+
+// Flags may stand anywhere among a command's arguments.
+func TestFlagsAmongArguments(t *testing.T) {
+	for _, args := range [][]string{
+		{"purge", "--soft", "--tag", "a", "http://a/1", "http://a/2"},
+		{"purge", "http://a/1", "--soft", "--tag", "a", "http://a/2"},
+		{"purge", "http://a/1", "http://a/2", "--tag=a", "--soft"},
+		{"purge", "http://a/1", "--tag", "a", "--soft", "--", "http://a/2"},
+	} {
+		var c commands
+		parser, err := kong.New(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parser.Parse(together(parser.Model, args)); err != nil {
+			t.Errorf("%q: %v", args, err)
+		}
+		if p := c.Purge; !p.Soft || !slices.Equal(p.Tag, []string{"a"}) || !slices.Equal(p.URLs, []string{"http://a/1", "http://a/2"}) {
+			t.Errorf("%q: read as %+v", args, p)
+		}
+	}
+	if got := together(&kong.Application{Node: &kong.Node{}}, []string{"x", "-y"}); !slices.Equal(got, []string{"x", "-y"}) {
+		t.Errorf("an unknown command: got %q", got)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"seawall/edge/admin"
 	"seawall/edge/listen"
 	"seawall/origin"
+	"seawall/purge"
 )
 
 // node is a running node: what outlives configurations, and the generation
@@ -25,11 +26,13 @@ type node struct {
 	level *slog.LevelVar
 	store *edge.Store
 	stats *edge.Stats
+	purge *purges
 
 	current current
 	keys    *keyring // nil without HTTPS
 	front   *listen.Server
 	side    *listen.Server // the admin listener; nil when off
+	admin   *admin.Handler // behind it
 	state   atomic.Pointer[string]
 	retired sync.WaitGroup // generations that wait for their last request
 
@@ -39,7 +42,8 @@ type node struct {
 	dropped  uint64                   // by access logs that are closed; guarded by mu
 }
 
-// newNode makes a node and binds its listeners. It serves nothing before serve.
+// newNode makes a node, binds its listeners and replays its purges. It serves
+// nothing before serve.
 func newNode(s *settings, d *data, t *terminal) (*node, error) {
 	n := &node{t: t, stats: edge.NewStats(), level: new(slog.LevelVar), logs: make(map[*edge.AccessLog]bool)}
 	n.is("starting")
@@ -52,7 +56,8 @@ func newNode(s *settings, d *data, t *terminal) (*node, error) {
 	}
 	slog.SetDefault(n.log) // for what libraries say by themselves, as quic-go of small UDP buffers
 	var err error
-	n.store, err = edge.NewStore(edge.StoreOptions{Memory: s.Cache.Memory, MaxObject: s.Cache.MaxObject, Seed: d.seed})
+	n.purge = newPurges(n)
+	n.store, err = edge.NewStore(edge.WithRules(edge.StoreOptions{Memory: s.Cache.Memory, MaxObject: s.Cache.MaxObject, Seed: d.seed}, n.purge.rules))
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +68,11 @@ func newNode(s *settings, d *data, t *terminal) (*node, error) {
 	n.settings = s
 	n.current.Store(g)
 	if err := n.bind(s, d); err != nil {
+		n.close()
+		return nil, err
+	}
+	// Before anything is served: what was purged must not be.
+	if err := n.purge.open(d, s.Node.Name, n.log); err != nil {
 		n.close()
 		return nil, err
 	}
@@ -87,7 +97,10 @@ func (n *node) build(s *settings, old *generation) (g *generation, err error) {
 		}
 		err = errors.Join(err, g.closeAccess())
 	}()
-	config := edge.Config{Node: s.Node.Name, Store: n.store, Trusted: s.Trusted, Stats: n.stats, Log: n.log}
+	config := edge.Config{
+		Node: s.Node.Name, Store: n.store, Purge: n.purge.rules, PurgeURL: n.purge.purgeURL,
+		Trusted: s.Trusted, Stats: n.stats, Log: n.log,
+	}
 	for i := range s.Sites {
 		site := &s.Sites[i]
 		p, err := n.pool(site, old)
@@ -139,17 +152,33 @@ func (n *node) bind(s *settings, d *data) error {
 	if err := n.bindTLS(s, d); err != nil {
 		return err
 	}
+	return n.bindAdmin(s)
+}
+
+// bindAdmin opens the admin listener, if there is one.
+func (n *node) bindAdmin(s *settings) error {
 	if s.Listen.Admin == "" {
 		return nil
 	}
-	h, err := admin.New(admin.Config{
+	var err error
+	n.admin, err = admin.New(admin.Config{
 		Stats: n.stats, Usage: n.store.Usage, Origins: n.origins, Connections: n.connections,
 		Dropped: n.droppedLines, Ready: n.ready, Version: readBuild().Version, Log: n.log,
+		Cache: n.cache(),
+		Purges: admin.Purges{
+			Apply: func(ctx context.Context, r purge.Request, key string) (purge.Receipt, error) {
+				return n.purge.log.Purge(ctx, r, key)
+			},
+			Recent:  func(count int) []purge.Receipt { return n.purge.log.Recent(count) },
+			Find:    func(id string) (purge.Receipt, bool) { return n.purge.log.Get(id) },
+			Figures: n.purge.figures,
+		},
 	})
 	if err != nil {
 		return err
 	}
-	n.side = &listen.Server{Handler: h, Log: n.log, Count: n.count, MaxConns: 256}
+	n.admin.Permit(s.Admin.access())
+	n.side = &listen.Server{Handler: n.admin, Log: n.log, Count: n.count, MaxConns: 256}
 	if err := n.side.Listen(s.Listen.Admin); err != nil {
 		return fmt.Errorf("%w (hint: another program has the port: --admin ADDR chooses another, --admin off none)", err)
 	}
@@ -261,6 +290,9 @@ func (n *node) reload(s *settings) error {
 	}
 	n.level.Set(s.Log.Level)
 	n.current.Store(g)
+	if n.admin != nil {
+		n.admin.Permit(s.Admin.access())
+	}
 	if certs != nil && !certs.same(n.keys.now.Swap(certs)) {
 		certs.say(n.log, time.Now())
 	}
@@ -336,11 +368,15 @@ func (n *node) close() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		if n.admin != nil {
+			n.admin.Close()
+		}
+		n.purge.end()
 		n.store.Stop() // what no client waits for any more would hold up the end
 		n.end(n.current.Load(), nil)
 		n.retired.Wait()
-		if err := n.store.Close(); err != nil {
-			n.log.Error("store", "error", err)
+		if err := errors.Join(n.store.Close(), n.purge.close()); err != nil {
+			n.log.Error("not ended as it should", "error", err)
 		}
 	}()
 	select {

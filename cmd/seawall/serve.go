@@ -198,6 +198,9 @@ func (n *node) announce(d *data, limit int64) {
 	}
 	if n.side != nil {
 		n.log.Info("admin on " + shownURL("http", n.side.Addrs()[0]))
+		if addr, ok := n.side.Addrs()[0].(*net.TCPAddr); ok && !addr.IP.IsLoopback() && len(n.settings.Admin.Tokens) == 0 {
+			n.log.Warn("admin answers calls from this machine only, until the configuration has admin.tokens")
+		}
 	}
 	if n.keys != nil {
 		n.keys.now.Load().say(n.log, time.Now())

@@ -1,15 +1,15 @@
 // Package admin is the operator's side of a node: health, metrics and figures,
-// answered to this machine alone.
+// purges, pushes and warm-ups, for those who may.
 package admin
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +19,7 @@ import (
 	"seawall/edge"
 	"seawall/edge/store"
 	"seawall/origin"
+	"seawall/purge"
 )
 
 // Config says where the figures come from. The functions may be called by any
@@ -38,19 +39,73 @@ type Config struct {
 	Ready func() error
 	// Version is told as a metric and in /v1/stats.
 	Version string
-	// Log receives refused calls; nil discards them.
+	// Purges is the log of purges; its zero value keeps none.
+	Purges Purges
+	// Cache is what the node has stored; its zero value has nothing.
+	Cache Cache
+	// Log receives refused calls and the audit; nil discards them.
 	Log *slog.Logger
+}
+
+// Purges is the log of purges. All of it or none is given.
+type Purges struct {
+	// Apply purges, durably, and returns once this node has applied it. Errors
+	// may be *purge.InvalidError and *purge.IdempotencyError.
+	Apply func(ctx context.Context, r purge.Request, idempotencyKey string) (purge.Receipt, error)
+	// Recent are the last n, the newest first.
+	Recent func(n int) []purge.Receipt
+	// Find is the purge of this id, if it is still known.
+	Find func(id string) (purge.Receipt, bool)
+	// Figures are the counters.
+	Figures func() PurgeFigures
+}
+
+// PurgeFigures are counters of the purge log and its rules.
+type PurgeFigures struct {
+	Rules    int               // in force
+	Epoch    uint64            // of the last purge applied
+	Position uint64            // in the log, applied
+	Applied  map[string]uint64 // purges applied since the start, by kind
+	Passes   uint64            // of the sweep, that dropped rules
+	Healthy  bool              // purges can be accepted and kept
+}
+
+// Cache is what the node has stored, by the configuration of the moment. All
+// of it or none is given.
+type Cache struct {
+	// Normal returns what a URL is keyed by; the error says what is wrong
+	// with it.
+	Normal func(rawURL string) ([]purge.URL, error)
+	// SiteOf is the site that answers for a host.
+	SiteOf func(host string) (name string, ok bool)
+	// Sites are the names of all.
+	Sites func() []string
+	// Push stores a response. Errors may be *edge.PushError.
+	Push func(ctx context.Context, p edge.Push) (edge.Pushed, error)
+	// Stored lists what is stored of a URL.
+	Stored func(rawURL string) ([]edge.Stored, error)
+	// Match counts what a purge would reach.
+	Match func(ctx context.Context, p *purge.Prepared) (edge.Match, error)
+	// Warm fetches a URL into the cache.
+	Warm func(ctx context.Context, rawURL string) (edge.Warmed, error)
+	// MaxObject is the largest content that a push may have, in bytes.
+	MaxObject int64
 }
 
 // Handler answers the admin listener.
 type Handler struct {
 	Config
-	metrics http.Handler
-	began   time.Time
-	refused logged
+	metrics   http.Handler
+	began     time.Time
+	routes    []route
+	holders   atomic.Pointer[[]*holder]
+	failures  failures
+	strangers logged // refused calls of nobody known
+	warmups   warmups
 }
 
-// New returns the handler of the admin listener.
+// New returns the handler of the admin listener, to be closed. Until Permit
+// names tokens, it answers this machine alone.
 func New(c Config) (*Handler, error) {
 	if c.Stats == nil {
 		return nil, errors.New("admin: no stats")
@@ -58,7 +113,9 @@ func New(c Config) (*Handler, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{Config: c, began: time.Now()}
+	h := &Handler{Config: c, began: time.Now(), routes: routes()}
+	h.Permit(Access{})
+	h.warmups.open(h.Cache)
 	registry := prometheus.NewRegistry()
 	for _, one := range []prometheus.Collector{
 		collectors.NewGoCollector(),
@@ -76,92 +133,79 @@ func New(c Config) (*Handler, error) {
 	return h, nil
 }
 
-// ServeHTTP answers health to all and everything else to those whom the guard
-// lets through.
+// Close ends the warm-ups under way and waits for them. No more are taken.
+func (h *Handler) Close() { h.warmups.close() }
+
+// ServeHTTP answers health to all and everything else to those who may.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	c := &call{h: h, w: w, r: r}
 	switch r.URL.Path {
 	case "/healthz":
-		h.only(w, r, h.healthz)
+		c.only(healthz)
 		return
 	case "/readyz":
-		h.only(w, r, h.readyz)
+		c.only(readyz)
 		return
 	}
-	if why := foreign(r); why != "" {
-		h.Stats.Fault(edge.FaultAdmin)
-		if before, ok := h.refused.may(time.Now()); ok {
-			h.Log.Warn("admin call refused", "reason", why, "peer", r.RemoteAddr, "host", clip(r.Host),
-				"method", clip(r.Method), "path", clip(r.URL.Path), "lines_left_out", before)
-		}
-		problem(w, http.StatusForbidden, why)
+	defer c.note()
+	allowed := c.find()
+	if !c.admit() {
 		return
 	}
-	switch r.URL.Path {
-	case "/metrics":
-		h.only(w, r, h.metrics.ServeHTTP)
-	case "/v1/stats":
-		h.only(w, r, h.stats)
+	switch {
+	case c.route == nil && allowed != "":
+		w.Header().Set("Allow", allowed)
+		c.fail(http.StatusMethodNotAllowed, clip(r.URL.Path)+" answers "+allowed+" only.")
+	case c.route == nil:
+		c.other()
+	case c.route.stored && h.Cache.Normal == nil:
+		c.fail(http.StatusNotImplemented, "This node has neither a cache nor a purge log to answer this call with.")
 	default:
-		h.other(w, r)
+		c.route.serve(c)
 	}
 }
 
 // only lets GET and HEAD through to f.
-func (h *Handler) only(w http.ResponseWriter, r *http.Request, f http.HandlerFunc) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		problem(w, http.StatusMethodNotAllowed, r.URL.Path+" answers GET and HEAD only.")
+func (c *call) only(f func(*call)) {
+	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
+		c.w.Header().Set("Allow", "GET, HEAD")
+		c.fail(http.StatusMethodNotAllowed, c.r.URL.Path+" answers GET and HEAD only.")
 		return
 	}
-	f(w, r)
+	f(c)
 }
 
-func (h *Handler) healthz(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintln(w, "up")
+func healthz(c *call) {
+	c.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprintln(c.w, "up")
 }
 
-func (h *Handler) readyz(w http.ResponseWriter, _ *http.Request) {
-	if h.Ready != nil {
-		if err := h.Ready(); err != nil {
-			problem(w, http.StatusServiceUnavailable, "Not ready: "+err.Error()+".")
+func readyz(c *call) {
+	if c.h.Ready != nil {
+		if err := c.h.Ready(); err != nil {
+			c.fail(http.StatusServiceUnavailable, "Not ready: "+err.Error()+".")
 			return
 		}
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintln(w, "ready")
+	c.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprintln(c.w, "ready")
 }
 
 // other tells what is to come from what will never be.
-func (h *Handler) other(w http.ResponseWriter, r *http.Request) {
-	coming := []string{
-		"/v1/purges", "/v1/objects", "/v1/warmups", "/v1/explain", "/v1/functions", "/v1/origins", "/v1/reload",
-		"/v1/events", "/openapi.yaml", "/purge", "/service", "/client/v4/zones",
+func (c *call) other() {
+	for _, p := range []string{"/v1/explain", "/v1/functions", "/v1/origins", "/v1/reload", "/v1/events"} {
+		if rest, ok := strings.CutPrefix(c.r.URL.Path, p); ok && (rest == "" || rest[0] == '/') {
+			c.fail(http.StatusNotImplemented, "This version of Seawall does not answer this call yet; GET /openapi.yaml tells what it has.")
+			return
+		}
 	}
-	later := r.URL.Path == "/" || r.Method == "PURGE" || r.Method == "BAN" ||
-		slices.ContainsFunc(coming, func(p string) bool {
-			rest, ok := strings.CutPrefix(r.URL.Path, p)
-			return ok && (rest == "" || rest[0] == '/')
-		})
-	if later {
-		problem(w, http.StatusNotImplemented, "This version of Seawall does not answer this call yet; it has /healthz, /readyz, /metrics and /v1/stats.")
+	if c.r.URL.Path == "/" {
+		c.fail(http.StatusNotImplemented, "This version of Seawall has no dashboard yet; GET /openapi.yaml tells what it has.")
 		return
 	}
-	problem(w, http.StatusNotFound, "There is no such call; this version has /healthz, /readyz, /metrics and /v1/stats.")
-}
-
-// problem answers with a problem document (RFC 9457).
-func problem(w http.ResponseWriter, status int, detail string) {
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(struct { // a client that has gone needs no answer
-		Type   string `json:"type"`
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-		Detail string `json:"detail"`
-	}{"about:blank", http.StatusText(status), status, detail})
+	c.fail(http.StatusNotFound, "There is no such call; GET /openapi.yaml tells what there is.")
 }
 
 // clip bounds what a log line takes from a request.

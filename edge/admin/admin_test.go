@@ -28,8 +28,8 @@ func newHandler(t *testing.T, c Config) *Handler {
 	return h
 }
 
-// call asks h from a loopback peer with a loopback Host, changed by fields.
-func call(h http.Handler, method, path string, change func(*http.Request)) *httptest.ResponseRecorder {
+// ask asks h from a loopback peer with a loopback Host, changed by fields.
+func ask(h http.Handler, method, path string, change func(*http.Request)) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, nil)
 	r.RemoteAddr, r.Host = "127.0.0.1:5000", "127.0.0.1:9090"
 	if change != nil {
@@ -97,7 +97,7 @@ func TestGuard(t *testing.T) {
 			stats := edge.NewStats()
 			h := newHandler(t, Config{Stats: stats, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			for _, path := range []string{"/v1/stats", "/metrics"} {
-				w := call(h, "GET", path, c.change)
+				w := ask(h, "GET", path, c.change)
 				if w.Code != c.want {
 					t.Errorf("%s: got %d, want %d: %s", path, w.Code, c.want, w.Body)
 				}
@@ -115,11 +115,11 @@ func TestGuard(t *testing.T) {
 				t.Errorf("refused %v: counted %d, logged %q", refused, counted, log.String())
 			}
 			// An unknown call is refused like any other, so that nothing is learnt.
-			if w := call(h, "DELETE", "/nothing", c.change); c.want == 403 && w.Code != 403 {
+			if w := ask(h, "DELETE", "/nothing", c.change); c.want == 403 && w.Code != 403 {
 				t.Errorf("unknown call: got %d, want 403", w.Code)
 			}
 			for _, path := range []string{"/healthz", "/readyz"} {
-				if w := call(h, "GET", path, c.change); w.Code != 200 {
+				if w := ask(h, "GET", path, c.change); w.Code != 200 {
 					t.Errorf("%s: got %d, want 200 for all", path, w.Code)
 				}
 			}
@@ -147,12 +147,14 @@ func TestCallsThatAreNot(t *testing.T) {
 		method, path string
 		want         int
 	}{
-		{"POST", "/v1/purges", 501}, {"GET", "/v1/purges/1", 501}, {"GET", "/v1/explain?url=x", 501}, {"GET", "/", 501},
-		{"PURGE", "/any", 501}, {"POST", "/purge/host/path", 501}, {"GET", "/openapi.yaml", 501},
-		{"GET", "/v1/purgesx", 404}, {"GET", "/nothing", 404}, {"GET", "/v1/stats/x", 404},
+		{"POST", "/v1/purges", 501}, {"GET", "/v1/purges/1", 501}, // this handler has no log
+		{"GET", "/v1/explain?url=x", 501}, {"PUT", "/v1/functions/a", 501}, {"GET", "/", 501},
+		{"GET", "/v1/purgesx", 404}, {"GET", "/nothing", 404}, {"GET", "/v1/stats/x", 404}, {"POST", "/service/a/b", 404},
+		{"GET", "/v1/purges/", 404}, {"GET", "/v1/purges/a/b", 404},
+		{"PUT", "/v1/purges", 405}, {"GET", "/purge/host/path", 405}, {"GET", "/service/a/purge_all", 405},
 		{"POST", "/v1/stats", 405}, {"DELETE", "/metrics", 405}, {"POST", "/healthz", 405}, {"PUT", "/readyz", 405},
 	} {
-		w := call(h, c.method, c.path, nil)
+		w := ask(h, c.method, c.path, nil)
 		if w.Code != c.want {
 			t.Errorf("%s %s: got %d, want %d", c.method, c.path, w.Code, c.want)
 			continue
@@ -167,15 +169,15 @@ func TestCallsThatAreNot(t *testing.T) {
 func TestReadiness(t *testing.T) {
 	var why error
 	h := newHandler(t, Config{Ready: func() error { return why }})
-	if w := call(h, "GET", "/readyz", nil); w.Code != 200 || w.Body.String() != "ready\n" {
+	if w := ask(h, "GET", "/readyz", nil); w.Code != 200 || w.Body.String() != "ready\n" {
 		t.Errorf("got %d %q, want 200 ready", w.Code, w.Body)
 	}
 	why = errors.New("draining")
-	w := call(h, "GET", "/readyz", nil)
+	w := ask(h, "GET", "/readyz", nil)
 	if w.Code != 503 || !strings.Contains(w.Body.String(), "draining") {
 		t.Errorf("got %d %q, want 503 with the reason", w.Code, w.Body)
 	}
-	if w := call(h, "GET", "/healthz", nil); w.Code != 200 {
+	if w := ask(h, "GET", "/healthz", nil); w.Code != 200 {
 		t.Errorf("healthz while not ready: got %d, want 200", w.Code)
 	}
 }
@@ -203,7 +205,7 @@ func figures() Config {
 }
 
 func TestMetrics(t *testing.T) {
-	w := call(newHandler(t, figures()), "GET", "/metrics", nil)
+	w := ask(newHandler(t, figures()), "GET", "/metrics", nil)
 	if w.Code != 200 {
 		t.Fatalf("got %d: %s", w.Code, w.Body)
 	}
@@ -237,7 +239,7 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestStats(t *testing.T) {
-	w := call(newHandler(t, figures()), "GET", "/v1/stats", nil)
+	w := ask(newHandler(t, figures()), "GET", "/v1/stats", nil)
 	var got statsBody
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 		t.Fatalf("%v: %s", err, w.Body)
@@ -250,15 +252,15 @@ func TestStats(t *testing.T) {
 	}
 }
 
-func TestRefusalsAreLoggedOnceASecond(t *testing.T) {
+func TestStrangersCannotFillTheLog(t *testing.T) {
 	var l logged
 	now := time.Unix(1e9, 0)
-	for i := range 100 {
-		if _, ok := l.may(now); ok != (i == 0) {
-			t.Fatalf("call %d in one second: logged %v", i, ok)
+	for i := range 1000 {
+		if _, ok := l.may(now); ok != (i < lineBurst) {
+			t.Fatalf("call %d at one moment: logged %v", i, ok)
 		}
 	}
-	if before, ok := l.may(now.Add(time.Second)); !ok || before != 99 {
-		t.Errorf("a second later: got %v with %d left out, want true with 99", ok, before)
+	if before, ok := l.may(now.Add(lineEvery)); !ok || before != 1000-lineBurst {
+		t.Errorf("a little later: got %v with %d left out, want true with %d", ok, before, 1000-lineBurst)
 	}
 }

@@ -42,6 +42,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	s.store(c.h)
 	s.origins(c.h)
+	s.purges(c.h)
 }
 
 // sink makes metrics of pairs of label and value.
@@ -133,6 +134,34 @@ func (s *sink) origins(h *Handler) {
 	}
 }
 
+func (s *sink) purges(h *Handler) {
+	if h.Purges.Figures == nil {
+		return
+	}
+	f := h.Purges.Figures()
+	s.gauge("purge_rules", "Purge rules in force.", float64(f.Rules))
+	s.gauge("purge_epoch", "The epoch of the last purge applied here.", float64(f.Epoch))
+	s.gauge("purge_log_position", "How far the purge log is applied here.", float64(f.Position))
+	healthy := 0.0
+	if f.Healthy {
+		healthy = 1
+	}
+	s.gauge("purge_log_healthy", "1 while purges can be accepted and kept.", healthy)
+	for kind, n := range f.Applied {
+		s.counter("purge_applied_total", "Purges applied since the start, by what they name.", n, "kind", kind)
+	}
+	s.counter("purge_sweep_passes_total", "Times that the sweep looked at all that is stored and dropped rules.", f.Passes)
+}
+
+// metrics is GET /metrics: the whole node's, so not for a token bound to sites.
+func metrics(c *call) {
+	if c.token != nil && c.token.Sites != nil {
+		c.refuse(http.StatusForbidden, "The metrics are of the whole node; the token "+c.token.Name+" is bound to sites.")
+		return
+	}
+	c.h.metrics.ServeHTTP(c.w, c.r)
+}
+
 // The shape of /v1/stats.
 type (
 	statsBody struct {
@@ -141,6 +170,7 @@ type (
 		Sites       map[string]siteBody   `json:"sites"`
 		Faults      map[string]uint64     `json:"faults"`
 		Store       *storeBody            `json:"store,omitempty"`
+		Purges      *purgesBody           `json:"purges,omitempty"`
 		Origins     map[string]originBody `json:"origins"`
 		Connections map[string]int64      `json:"connections"`
 		Dropped     uint64                `json:"access_log_dropped"`
@@ -164,6 +194,14 @@ type (
 		Filling   int64   `json:"fill_bytes"`
 		Stalled   uint64  `json:"stalled"`
 	}
+	purgesBody struct {
+		Rules    int               `json:"rules"`
+		Epoch    uint64            `json:"epoch"`
+		Position uint64            `json:"log_position"`
+		Applied  map[string]uint64 `json:"applied"`
+		Passes   uint64            `json:"sweep_passes"`
+		Healthy  bool              `json:"log_healthy"`
+	}
 	originBody struct {
 		Requests    uint64            `json:"requests"`
 		Connections uint64            `json:"connections"`
@@ -176,15 +214,20 @@ type (
 	}
 )
 
-// stats answers with the figures of /metrics as JSON.
-func (h *Handler) stats(w http.ResponseWriter, _ *http.Request) {
+// stats is GET /v1/stats: the figures of /metrics as JSON. A token bound to
+// sites sees theirs alone.
+func stats(c *call) {
+	h := c.h
 	body := statsBody{
 		Version: h.Version, Uptime: time.Since(h.began).Seconds(),
 		Sites: make(map[string]siteBody), Faults: make(map[string]uint64), Origins: make(map[string]originBody),
 		Connections: make(map[string]int64),
 	}
-	for name, c := range h.Stats.Sites() {
-		body.Sites[name] = siteFigures(c)
+	mine := func(site string) bool { return c.token == nil || c.token.may(site) }
+	for name, counts := range h.Stats.Sites() {
+		if mine(name) {
+			body.Sites[name] = siteFigures(counts)
+		}
 	}
 	for kind, n := range h.Stats.Faults() {
 		body.Faults[kind.String()] = n
@@ -193,9 +236,15 @@ func (h *Handler) stats(w http.ResponseWriter, _ *http.Request) {
 		u := h.Usage()
 		body.Store = &storeBody{u.Young + u.Main, u.Memory, u.Objects, u.Evictions, u.Share, u.Fills, u.Abandoned, u.Filling, u.Stalled}
 	}
+	if h.Purges.Figures != nil {
+		f := h.Purges.Figures()
+		body.Purges = &purgesBody{f.Rules, f.Epoch, f.Position, f.Applied, f.Passes, f.Healthy}
+	}
 	if h.Origins != nil {
-		for name, o := range h.Origins() {
-			body.Origins[name] = originBody{o.Requests, o.Connects, o.Reuses, o.Retries, o.Surplus, o.InFlight, o.Idle, o.Errors}
+		for name, o := range h.Origins() { // a pool has its site's name
+			if mine(name) {
+				body.Origins[name] = originBody{o.Requests, o.Connects, o.Reuses, o.Retries, o.Surplus, o.InFlight, o.Idle, o.Errors}
+			}
 		}
 	}
 	if h.Connections != nil {
@@ -204,8 +253,8 @@ func (h *Handler) stats(w http.ResponseWriter, _ *http.Request) {
 	if h.Dropped != nil {
 		body.Dropped = h.Dropped()
 	}
-	w.Header().Set("Content-Type", "application/json")
-	e := json.NewEncoder(w)
+	c.w.Header().Set("Content-Type", "application/json")
+	e := json.NewEncoder(c.w)
 	e.SetIndent("", "  ")
 	e.Encode(body) // a client that has gone needs no answer
 }
