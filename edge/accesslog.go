@@ -40,6 +40,7 @@ type Record struct {
 	Detail             string // of Cache-Status
 	Origin             string
 	OriginTime         time.Duration
+	Functions          string // that ran, by name
 	TLS                string
 	Referer, UserAgent string
 }
@@ -252,6 +253,7 @@ func appendRecord(b []byte, r *Record, format LogFormat) []byte {
 		e.text("origin", r.Origin, maxValue)
 		e.seconds("origin_duration", r.OriginTime)
 	}
+	e.text("functions", r.Functions, maxValue)
 	e.text("tls", r.TLS, maxValue)
 	e.text("referer", r.Referer, maxAgent)
 	e.text("user_agent", r.UserAgent, maxAgent)

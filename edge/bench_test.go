@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -148,4 +149,11 @@ func TestHitAllocatesNothingOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if builtGuests.cache != "" {
+			os.RemoveAll(builtGuests.cache)
+		}
+		os.Exit(code)
+	}))
+}

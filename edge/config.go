@@ -9,6 +9,7 @@ import (
 
 	"seawall/edge/rfc9111"
 	"seawall/purge"
+	"seawall/wasm"
 )
 
 // Config says what a Handler answers for. It is read once, by New; a changed
@@ -53,6 +54,12 @@ type Site struct {
 	Cache Cache
 	// Rules refine Cache; the first that matches counts.
 	Rules []Rule
+	// Viewer are the functions that see every request before its key is made,
+	// and every response on its way to the client; nil without any.
+	Viewer *wasm.Chain
+	// OriginFunctions see what goes to the origin, and its responses before
+	// they are judged and stored; nil without any.
+	OriginFunctions *wasm.Chain
 	// Limits bound what a client may send.
 	Limits Limits
 	// Purgers are the clients that may purge a URL by the method PURGE; none by

@@ -86,6 +86,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := h.begin(w, r)
 	defer x.end()
 	x.walk()
+	x.completeCalled()
 }
 
 func (x *exchange) walk() {

@@ -30,6 +30,10 @@ type exchange struct {
 	key  []byte
 	hash store.Hash
 
+	authority  string // the Host field that the origin is sent
+	partsAdded string // what functions add to the key's parts
+	id         string // of the request, once somebody asked
+
 	renew bool // nobody is waiting: a stale object is fetched anew
 	// What lookup found.
 	object *Object
@@ -39,8 +43,9 @@ type exchange struct {
 
 	outcome    Outcome
 	status     cacheStatus
-	fwdKnown   int // the origin's status, 0 without one
-	sent       int // the status sent, 0 while none was
+	called     *called // by the site's viewer functions; nil without any
+	fwdKnown   int     // the origin's status, 0 without one
+	sent       int     // the status sent, 0 while none was
 	bytes      int64
 	firstByte  time.Duration
 	originTime time.Duration
@@ -166,14 +171,27 @@ func (x *exchange) admit() bool {
 		return false
 	}
 	x.header, x.zone = endToEnd(r.Header), x.site.Name
+	x.authority = r.Host
 	x.path, x.query = normalPath(path), x.site.query.apply(query)
+	if x.site.Viewer != nil && !x.callViewer(query) {
+		return false
+	}
+	x.identify()
+	return true
+}
+
+// identify makes the key, of what the client asked for or functions made of
+// it.
+func (x *exchange) identify() {
 	x.policy = x.site.policyFor(x.path, x.header, 0)
 	x.parts = x.policy.keyParts(x.header)
+	if x.partsAdded != "" {
+		x.parts += "function " + x.partsAdded + "\n"
+	}
 	x.authorized = len(x.header["Authorization"]) > 0
 	x.directives = rfc9111.RequestDirectives(x.header)
 	x.key = appendKey(x.key[:0], x.scheme, x.host, x.path, x.query)
 	x.hash = x.h.Store.Hash(x.key)
-	return true
 }
 
 // proven reports whether the request is known not to be a replay. One that came
@@ -306,6 +324,7 @@ func protocol(r *http.Request) Proto {
 // end counts and logs the exchange, also one that a panic ends. It gives the
 // exchange back.
 func (x *exchange) end() {
+	x.endCalled()
 	took := time.Since(x.now)
 	if x.site != nil {
 		x.site.stats.Count(x.outcome, protocol(x.r), x.sent, x.bytes, took)
@@ -320,13 +339,14 @@ func (x *exchange) end() {
 
 func (x *exchange) record(took time.Duration) {
 	rec := Record{
-		Time: x.now, ID: requestID(), Client: x.client(), Method: x.r.Method, Scheme: x.scheme,
+		Time: x.now, ID: x.requestID(), Client: x.client(), Method: x.r.Method, Scheme: x.scheme,
 		Host: x.r.Host, Target: x.r.RequestURI, Proto: x.r.Proto, Status: x.sent, Bytes: x.bytes,
 		Duration: took, FirstByte: x.firstByte, Outcome: x.outcome, Detail: x.status.detail,
 		Origin: x.origin.address(), OriginTime: x.originTime, Referer: x.header.Get("Referer"), UserAgent: x.header.Get("User-Agent"),
 	}
 	if x.site != nil {
 		rec.Site = x.site.Name
+		rec.Functions = x.functionNames()
 	}
 	x.h.Access.Append(&rec)
 }
@@ -350,6 +370,14 @@ func (s *server) address() string {
 		return *addr
 	}
 	return ""
+}
+
+// requestID returns the request's, which functions and the access log share.
+func (x *exchange) requestID() string {
+	if x.id == "" {
+		x.id = requestID()
+	}
+	return x.id
 }
 
 // requestID returns 16 hexadecimal digits that no other request has, in all

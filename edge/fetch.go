@@ -15,6 +15,7 @@ import (
 
 	"seawall/edge/rfc9111"
 	"seawall/edge/store"
+	"seawall/wasm/abi"
 )
 
 const (
@@ -313,6 +314,7 @@ type flight struct {
 	reused bool // the object is the one stored before, confirmed or stale
 	took   time.Duration
 	origin server
+	facts  *abi.Facts // for functions; nil without any
 }
 
 // newFlight prepares the fetch that seat leads.
@@ -346,6 +348,7 @@ func (x *exchange) newFlight(seat *store.Seat[Meta]) *flight {
 	f.out = x.outgoing(ctx)
 	x.shareable(f.out)
 	seat.Note = f
+	f.facts = x.originFacts()
 	// What was purged since the look-up is not even asked about.
 	if f.seen, f.terms = x.object, x.terms; f.seen != nil && !x.h.purged(f.seen) {
 		f.asks = rfc9111.SetConditions(f.out.Header, f.seen.Meta.header())
@@ -408,7 +411,7 @@ func (f *flight) run() {
 		}
 	}()
 	asked := time.Now()
-	resp, err := f.site.Origin.RoundTrip(f.out)
+	resp, err := f.site.roundTrip(f.out, f.facts)
 	if err == nil && resp.StatusCode == http.StatusNotModified && f.asks {
 		if f.confirmed(resp, asked) {
 			return
@@ -438,7 +441,7 @@ func (f *flight) refetch() (*http.Response, error) {
 	delete(f.out.Header, "If-Modified-Since")
 	f.seen.Invalidate()
 	f.asks = false
-	return f.site.Origin.RoundTrip(f.out)
+	return f.site.roundTrip(f.out, f.facts)
 }
 
 // failed ends the fill when no answer came.
@@ -480,7 +483,7 @@ func (f *flight) confirmed(resp *http.Response, asked time.Time) bool {
 	merged := rfc9111.Merge(stored, fresh)
 	hidden := hiddenOf(resp.Header, f.seen.Meta.hidden)
 	policy := f.site.policyFor(f.ask.path, f.ask.header, f.seen.Meta.Status)
-	d := rfc9111.Judge(f.asked(), f.seen.Meta.Status, withHidden(merged, hidden), asked, got, &policy.options)
+	d := rfc9111.Judge(f.asked(), f.seen.Meta.Status, withHidden(merged, hidden), asked, got, judgedBy(resp, policy.options))
 	v, ok := f.variantOf(merged)
 	tags := renewedTags(resp.Header, f.seen)
 	o := newObject(f.seen.Meta.Status, merged, d, v, &f.ask, got)
@@ -559,7 +562,7 @@ func (f *flight) asked() rfc9111.Ask {
 // leader alone.
 func (f *flight) received(resp *http.Response, asked, got time.Time) {
 	policy := f.site.policyFor(f.ask.path, f.ask.header, resp.StatusCode)
-	d := rfc9111.Judge(f.asked(), resp.StatusCode, resp.Header, asked, got, &policy.options)
+	d := rfc9111.Judge(f.asked(), resp.StatusCode, resp.Header, asked, got, judgedBy(resp, policy.options))
 	if policy.Bypass {
 		d.Store, d.Why = false, "bypass"
 	}

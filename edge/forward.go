@@ -28,9 +28,9 @@ func (x *exchange) outgoing(ctx context.Context) *http.Request {
 	x.introduce(h)
 	out := &http.Request{
 		Method:     x.method,
-		URL:        &url.URL{Scheme: x.scheme, Host: x.r.Host, Path: x.path, RawQuery: strings.TrimPrefix(x.query, "?")},
+		URL:        &url.URL{Scheme: x.scheme, Host: x.authority, Path: x.path, RawQuery: strings.TrimPrefix(x.query, "?")},
 		RequestURI: x.target(),
-		Host:       x.r.Host,
+		Host:       x.authority,
 		Header:     h,
 		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}

@@ -43,7 +43,7 @@ func (x *exchange) pass(claim *store.Claim[Meta]) {
 	}
 	defer func() { x.content.end() }()
 	asked := time.Now()
-	resp, err := x.site.Origin.RoundTrip(out)
+	resp, err := x.site.roundTrip(out, x.originFacts())
 	gate.close()
 	x.originTime = time.Since(asked)
 	if err != nil {
@@ -254,7 +254,7 @@ func (x *exchange) failOrigin(err error) {
 	switch kind {
 	case "connection_timeout", "dns_timeout", "http_response_timeout":
 		status = http.StatusGatewayTimeout
-	case "connection_limit_reached":
+	case "connection_limit_reached", "proxy_internal_error":
 		status = http.StatusServiceUnavailable
 	}
 	if x.object != nil && (x.terms.Validate || x.terms.MustRevalidate) && unanswered(err) {
@@ -414,7 +414,7 @@ func (x *exchange) headEffect(resp *http.Response, claim *store.Claim[Meta], got
 		merged := rfc9111.Merge(o.Meta.header(), fresh)
 		hidden := hiddenOf(resp.Header, o.Meta.hidden)
 		policy := x.site.policyFor(x.path, x.header, o.Meta.Status)
-		d := rfc9111.Judge(f.asked(), o.Meta.Status, withHidden(merged, hidden), x.asked, got, &policy.options)
+		d := rfc9111.Judge(f.asked(), o.Meta.Status, withHidden(merged, hidden), x.asked, got, judgedBy(resp, policy.options))
 		v, ok := f.variantOf(merged)
 		if x.directives.NoStore || d.Why == rfc9111.ReasonCookie || d.Why == rfc9111.ReasonAuthorization {
 			return // what the request may not store says nothing of the object
@@ -446,7 +446,7 @@ func (x *exchange) draft(resp *http.Response, claim *store.Claim[Meta], got time
 	}
 	policy := x.site.policyFor(x.path, x.header, resp.StatusCode)
 	f := &flight{h: x.h, site: x.site, policy: x.policy, ask: x.ask}
-	d := rfc9111.Judge(rfc9111.AskOf(x.method, x.url(), x.header), resp.StatusCode, resp.Header, x.asked, got, &policy.options)
+	d := rfc9111.Judge(rfc9111.AskOf(x.method, x.url(), x.header), resp.StatusCode, resp.Header, x.asked, got, judgedBy(resp, policy.options))
 	header := clean(resp.Header, resp.ProtoMajor, resp.ProtoMinor, got)
 	v, ok := f.variantOf(header)
 	if !ok && d.Store {

@@ -28,6 +28,8 @@ type site struct {
 	rules  []rule
 	query  queryPolicy
 	maxURL int
+	// The names of its functions, for the access log.
+	viewerNames, originNames string
 }
 
 // policy is what holds for one request: the site's Cache as its rules change
@@ -62,6 +64,12 @@ func newSite(s Site, stats *Stats) (*site, error) {
 	out := &site{Site: s, stats: stats.Site(s.Name), base: newPolicy(s.Cache), maxURL: s.Limits.URL}
 	if out.maxURL == 0 {
 		out.maxURL = defaultURL
+	}
+	if s.Viewer != nil {
+		out.viewerNames = strings.Join(s.Viewer.Functions(), ",")
+	}
+	if s.OriginFunctions != nil {
+		out.originNames = strings.Join(s.OriginFunctions.Functions(), ",")
 	}
 	out.query = queryPolicy{drop: s.Cache.Query.Drop, keep: s.Cache.Query.Keep, sort: s.Cache.Query.Sort}
 	for i, r := range s.Rules {

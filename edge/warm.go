@@ -83,6 +83,7 @@ func (h *Handler) visit(ctx context.Context, u purge.URL, header http.Header) (d
 		done.Stored = found && x.outcome != Fault
 	}()
 	x.walk()
+	x.completeCalled()
 	return done
 }
 

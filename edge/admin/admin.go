@@ -43,6 +43,8 @@ type Config struct {
 	Purges Purges
 	// Cache is what the node has stored; its zero value has nothing.
 	Cache Cache
+	// Functions are the edge functions; the zero value has none.
+	Functions Functions
 	// Log receives refused calls and the audit; nil discards them.
 	Log *slog.Logger
 }
@@ -102,6 +104,7 @@ type Handler struct {
 	failures  failures
 	strangers logged // refused calls of nobody known
 	warmups   warmups
+	uploads   chan struct{} // a place for each that is read or judged
 }
 
 // New returns the handler of the admin listener, to be closed. Until Permit
@@ -113,7 +116,7 @@ func New(c Config) (*Handler, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{Config: c, began: time.Now(), routes: routes()}
+	h := &Handler{Config: c, began: time.Now(), routes: routes(), uploads: make(chan struct{}, maxUploads)}
 	h.Permit(Access{})
 	h.warmups.open(h.Cache)
 	registry := prometheus.NewRegistry()
@@ -195,7 +198,7 @@ func readyz(c *call) {
 
 // other tells what is to come from what will never be.
 func (c *call) other() {
-	for _, p := range []string{"/v1/explain", "/v1/functions", "/v1/origins", "/v1/reload", "/v1/events"} {
+	for _, p := range []string{"/v1/explain", "/v1/origins", "/v1/reload", "/v1/events"} {
 		if rest, ok := strings.CutPrefix(c.r.URL.Path, p); ok && (rest == "" || rest[0] == '/') {
 			c.fail(http.StatusNotImplemented, "This version of Seawall does not answer this call yet; GET /openapi.yaml tells what it has.")
 			return

@@ -64,6 +64,10 @@ func routes() []route {
 		{"GET", "/v1/warmups", ScopeRead, native, false, true, listWarmups},
 		{"GET", "/v1/warmups/{id}", ScopeRead | ScopePush, native, false, true, getWarmup},
 		{"DELETE", "/v1/warmups/{id}", ScopePush, native, true, true, deleteWarmup},
+		{"GET", "/v1/functions", ScopeRead | ScopeFunctions, native, false, false, listFunctions},
+		{"GET", "/v1/functions/{name}", ScopeRead | ScopeFunctions, native, false, false, getFunction},
+		{"PUT", "/v1/functions/{name}", ScopeFunctions, native, true, false, putFunction},
+		{"DELETE", "/v1/functions/{name}", ScopeFunctions, native, true, false, deleteFunction},
 
 		{"PURGE", "/{path...}", ScopePurge, varnish, true, true, varnishPurge},
 		{"PURGEKEYS", "/{path...}", ScopePurge, varnish, true, true, varnishKeys},

@@ -43,6 +43,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s.store(c.h)
 	s.origins(c.h)
 	s.purges(c.h)
+	s.functions(c.h)
 }
 
 // sink makes metrics of pairs of label and value.
@@ -64,6 +65,12 @@ func (s *sink) gauge(name, help string, v float64, labels ...string) {
 func (s *sink) counter(name, help string, v uint64, labels ...string) {
 	d, values := desc(name, help, labels)
 	s.out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), values...)
+}
+
+// summary sends a count and a sum; there are no quantiles.
+func (s *sink) summary(name, help string, count uint64, sum float64, labels ...string) {
+	d, values := desc(name, help, labels)
+	s.out <- prometheus.MustNewConstSummary(d, count, sum, nil, values...)
 }
 
 // site sends one site's figures, leaving out what never happened.

@@ -1,0 +1,346 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"seawall/purge"
+	"seawall/wasm"
+)
+
+// Functions are the node's edge functions. All of it or none is given.
+type Functions struct {
+	// List is every function that there is or should be, by name.
+	List func() []Function
+	// Put makes an uploaded module the function of that name, at once and for
+	// good; created tells that none was uploaded before. Errors may be
+	// *FunctionError; then everything is as it was.
+	Put func(ctx context.Context, u FunctionUpload) (f Function, created bool, err error)
+	// Remove takes an uploaded module away. Errors may be *FunctionError.
+	Remove func(ctx context.Context, name string) error
+	// Figures are counters by name, of all modules that had it.
+	Figures func() map[string]wasm.Stats
+	// MaxModule is the largest module, in bytes.
+	MaxModule int64
+}
+
+// Function is one function as it stands.
+type Function struct {
+	Name string
+	// Why says why the function cannot run, so that its sites answer 503; ""
+	// when it can. What depends on its module is then zero.
+	Why string
+	// Uploaded tells a module of the API's from one of the configuration's.
+	Uploaded bool
+	// File is the module's path, if it is the configuration's.
+	File string
+	// At is when it was uploaded.
+	At                         time.Time
+	SHA256, ABI, Mode, OnError string
+	Size                       int
+	Upstreams                  []string
+	// Sites are the names of those that run it.
+	Sites []string
+	// Stats are of this module, since it was loaded.
+	Stats wasm.Stats
+}
+
+// FunctionUpload is a module to be run from now on.
+type FunctionUpload struct {
+	Name string
+	// Module is the receiver's to keep.
+	Module []byte
+	// Settings are those of the call's query, by name, with every value.
+	Settings map[string][]string
+}
+
+// FunctionError says why functions were left as they are.
+type FunctionError struct {
+	Status int
+	// Detail is a sentence; Fields are what was wrong with the call, if it
+	// was that.
+	Detail string
+	Fields []*purge.FieldError
+}
+
+func (e *FunctionError) Error() string {
+	text := e.Detail
+	for _, f := range e.Fields {
+		text += " " + f.Error()
+	}
+	return text
+}
+
+// The bounds of uploads.
+const (
+	maxUploads  = 4 // whose content is read or judged at once; others wait
+	maxSettings = 64
+)
+
+// The shapes of the answers.
+type (
+	functionBody struct {
+		Name       string     `json:"name"`
+		State      string     `json:"state"` // "loaded" or "absent"
+		Detail     string     `json:"detail,omitempty"`
+		Source     string     `json:"source"` // "api" or "file"
+		File       string     `json:"file,omitempty"`
+		UploadedAt *time.Time `json:"uploaded_at,omitempty"`
+		SHA256     string     `json:"sha256,omitempty"`
+		Size       int        `json:"size,omitempty"`
+		ABI        string     `json:"abi,omitempty"`
+		Mode       string     `json:"mode,omitempty"`
+		OnError    string     `json:"on_error,omitempty"`
+		Upstreams  []string   `json:"upstreams"`
+		Sites      []string   `json:"sites"`
+		Stats      *runBody   `json:"stats,omitempty"`
+	}
+	runBody struct {
+		Stages      map[string]stageBody `json:"stages"` // those that it ran at
+		Instances   int                  `json:"instances"`
+		Memory      int64                `json:"memory_bytes"`
+		Breaker     string               `json:"breaker"`
+		BreakerOpen uint64               `json:"breaker_opened"`
+		Dropped     int64                `json:"log_lines_dropped"`
+		Passed      int64                `json:"responses_passed"`
+		Metrics     map[string]uint64    `json:"metrics"` // the guest's own
+	}
+	stageBody struct {
+		Calls   int64            `json:"calls"`
+		Seconds float64          `json:"seconds"`
+		Fuel    int64            `json:"fuel"`
+		Traps   map[string]int64 `json:"traps"`
+	}
+)
+
+// hasFunctions reports whether the node runs any; if not, the call has been
+// answered.
+func (c *call) hasFunctions() bool {
+	if c.h.Functions.List == nil {
+		c.fail(http.StatusNotImplemented, "This node runs no edge functions.")
+		return false
+	}
+	return true
+}
+
+// visible are the functions that the caller may see: a token bound to sites
+// sees theirs.
+func (c *call) visible() []Function {
+	all := c.h.Functions.List()
+	if c.token == nil || c.token.Sites == nil {
+		return all
+	}
+	mine := all[:0:0]
+	for _, f := range all {
+		f.Sites = slices.DeleteFunc(slices.Clone(f.Sites), func(s string) bool { return !c.token.may(s) })
+		if len(f.Sites) > 0 {
+			mine = append(mine, f)
+		}
+	}
+	return mine
+}
+
+// listFunctions is GET /v1/functions.
+func listFunctions(c *call) {
+	if !c.hasFunctions() {
+		return
+	}
+	body := struct {
+		Functions []functionBody `json:"functions"`
+	}{[]functionBody{}}
+	for _, f := range c.visible() {
+		body.Functions = append(body.Functions, showFunction(&f))
+	}
+	c.ok(http.StatusOK, body)
+}
+
+// getFunction is GET /v1/functions/{name}.
+func getFunction(c *call) {
+	if !c.hasFunctions() {
+		return
+	}
+	for _, f := range c.visible() {
+		if f.Name == c.args["name"] {
+			c.ok(http.StatusOK, showFunction(&f))
+			return
+		}
+	}
+	c.fail(http.StatusNotFound, "There is no function of this name.")
+}
+
+func showFunction(f *Function) functionBody {
+	b := functionBody{
+		Name: f.Name, State: "loaded", Detail: f.Why, Source: "file", File: f.File, SHA256: f.SHA256, Size: f.Size, ABI: f.ABI,
+		Mode: f.Mode, OnError: f.OnError, Upstreams: append([]string{}, f.Upstreams...), Sites: append([]string{}, f.Sites...),
+	}
+	if f.Uploaded {
+		b.Source, b.UploadedAt = "api", &f.At
+	}
+	if f.Why != "" {
+		b.State = "absent"
+		return b
+	}
+	s := &f.Stats
+	b.Stats = &runBody{
+		Stages: make(map[string]stageBody), Instances: s.Machines, Memory: s.Memory, Breaker: s.Breaker, BreakerOpen: s.BreakerOpen,
+		Dropped: s.LogDropped, Passed: s.Passed, Metrics: map[string]uint64{},
+	}
+	maps.Copy(b.Stats.Metrics, s.Metrics)
+	for i, stage := range s.Stages {
+		if stage.Calls == 0 && len(stage.Traps) == 0 {
+			continue
+		}
+		traps := map[string]int64{}
+		maps.Copy(traps, stage.Traps)
+		b.Stats.Stages[wasm.StageNames()[i]] = stageBody{stage.Calls, stage.Duration.Seconds(), stage.Fuel, traps}
+	}
+	return b
+}
+
+// putFunction is PUT /v1/functions/{name}: its content is the module, its query
+// the settings.
+func putFunction(c *call) {
+	if !c.hasFunctions() || !c.whole() {
+		return
+	}
+	query, err := url.ParseQuery(c.r.URL.RawQuery)
+	if err != nil || len(query) > maxSettings {
+		c.invalid(&purge.FieldError{Field: "query", Detail: "is not name=value pairs, percent-encoded"})
+		return
+	}
+	c.what = "settings=" + clip(strings.Join(slices.Sorted(maps.Keys(query)), ",")) // values may be secrets
+	select {
+	case c.h.uploads <- struct{}{}:
+		defer func() { <-c.h.uploads }()
+	case <-c.r.Context().Done():
+		c.fail(http.StatusServiceUnavailable, "The caller left while others uploaded; nothing was done.")
+		return
+	}
+	module, ok := c.readModule(c.h.Functions.MaxModule)
+	if !ok {
+		return
+	}
+	f, created, err := c.h.Functions.Put(c.r.Context(), FunctionUpload{c.args["name"], module, query})
+	if err != nil {
+		c.functionFailed(err)
+		return
+	}
+	c.what += " sha256=" + f.SHA256
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+	}
+	c.ok(status, showFunction(&f))
+}
+
+// whole sees that the caller is not bound to sites: a function is the whole
+// node's. If it is, the call has been refused.
+func (c *call) whole() bool {
+	if c.token == nil || c.token.Sites == nil {
+		return true
+	}
+	return c.refuse(http.StatusForbidden, "Functions are of the whole node; the token "+c.token.Name+" is bound to sites.")
+}
+
+// readModule reads the content. If it cannot, the call has been answered.
+func (c *call) readModule(limit int64) ([]byte, bool) {
+	if coding := c.r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		c.fail(http.StatusUnsupportedMediaType, "The module is to be sent as it is; nothing was done.",
+			&purge.FieldError{Field: "Content-Encoding", Detail: "is not identity"})
+		return nil, false
+	}
+	large := func() ([]byte, bool) {
+		c.fail(http.StatusRequestEntityTooLarge, "The module is too large; nothing was done.",
+			&purge.FieldError{Field: "body", Detail: fmt.Sprintf("is larger than the %d bytes that a module may have", limit)})
+		return nil, false
+	}
+	if c.r.ContentLength > limit {
+		return large()
+	}
+	var module bytes.Buffer
+	module.Grow(int(max(c.r.ContentLength, 0)) + bytes.MinRead)
+	_, err := module.ReadFrom(&awaited{c, http.MaxBytesReader(c.w, c.r.Body, limit)})
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return large()
+	case err != nil && !errors.Is(err, io.EOF):
+		c.fail(http.StatusBadRequest, "The module could not be read; nothing was done.", &purge.FieldError{Field: "body", Detail: "ended early or came too slowly"})
+		return nil, false
+	case module.Len() == 0:
+		c.invalid(&purge.FieldError{Field: "body", Detail: "is empty; it is to be the WebAssembly module"})
+		return nil, false
+	}
+	return module.Bytes(), true
+}
+
+// deleteFunction is DELETE /v1/functions/{name}.
+func deleteFunction(c *call) {
+	if !c.hasFunctions() || !c.whole() {
+		return
+	}
+	if err := c.h.Functions.Remove(c.r.Context(), c.args["name"]); err != nil {
+		c.functionFailed(err)
+		return
+	}
+	c.status = http.StatusNoContent
+	c.w.WriteHeader(c.status)
+}
+
+func (c *call) functionFailed(err error) {
+	var refused *FunctionError
+	if errors.As(err, &refused) {
+		if refused.Status == http.StatusServiceUnavailable {
+			c.w.Header().Set("Retry-After", "1")
+		}
+		c.fail(refused.Status, refused.Detail, refused.Fields...)
+		return
+	}
+	c.h.Log.Error("function", "error", err)
+	c.fail(http.StatusInternalServerError, "The function was left as it was; the node's log says why.")
+}
+
+// functions sends what each function did. Names are the operator's, stages and
+// kinds words of ours.
+func (s *sink) functions(h *Handler) {
+	if h.Functions.Figures == nil {
+		return
+	}
+	for name, f := range h.Functions.Figures() {
+		for i, stage := range f.Stages {
+			if stage.Calls == 0 && len(stage.Traps) == 0 {
+				continue
+			}
+			labels := []string{"function", name, "stage", wasm.StageNames()[i]}
+			s.counter("function_calls_total", "Callbacks of the function.", uint64(stage.Calls), labels...)
+			s.counter("function_fuel_total", "What they cost, about a third of a nanosecond each.", uint64(stage.Fuel), labels...)
+			s.summary("function_duration_seconds", "How long they took.", uint64(stage.Calls), stage.Duration.Seconds(), labels...)
+			total := int64(0)
+			for _, n := range stage.Traps {
+				total += n
+			}
+			s.counter("function_traps_total", "Callbacks that were stopped, and requests that it could not serve.", uint64(total), labels...)
+			for kind, n := range stage.Traps {
+				s.counter("function_failures_total", "The same by kind.", uint64(n), append(slices.Clone(labels), "kind", kind)...)
+			}
+		}
+		open := 0.0
+		if f.Breaker != "closed" {
+			open = 1
+		}
+		s.gauge("function_instances", "Machines of the function.", float64(f.Machines), "function", name)
+		s.gauge("function_memory_bytes", "Their linear memories.", float64(f.Memory), "function", name)
+		s.gauge("function_breaker_open", "1 while it is not run because it failed too often.", open, "function", name)
+		s.counter("function_log_dropped_total", "Log lines of the guest over its limit.", uint64(f.LogDropped), "function", name)
+		s.counter("function_responses_passed_total", "Responses that were too large for it to buffer.", uint64(f.Passed), "function", name)
+	}
+}
