@@ -44,6 +44,8 @@ type exchange struct {
 	outcome    Outcome
 	status     cacheStatus
 	called     *called // by the site's viewer functions; nil without any
+	spare      *called // one that is not in use
+	ran        bool    // the viewer functions did
 	fwdKnown   int     // the origin's status, 0 without one
 	sent       int     // the status sent, 0 while none was
 	bytes      int64
@@ -332,8 +334,7 @@ func (x *exchange) end() {
 	if x.h.Access != nil {
 		x.record(took)
 	}
-	key := x.key
-	*x = exchange{h: x.h, key: key[:0]}
+	*x = exchange{h: x.h, key: x.key[:0], spare: x.spare}
 	x.h.pool.Put(x)
 }
 

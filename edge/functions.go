@@ -22,11 +22,13 @@ const (
 	detailFunctionFailed = "function-failed"
 )
 
-// called is an exchange's way through its site's viewer functions.
+// called is an exchange's way through its site's viewer functions. An exchange
+// keeps it for the next.
 type called struct {
-	ex  abi.Exchange
-	run *wasm.Run
-	out *functionWriter // nil unless they want the response
+	ex      abi.Exchange
+	run     *wasm.Run
+	wrapped bool // they want the response
+	out     functionWriter
 }
 
 // facts are what functions may know of the client and its connection.
@@ -52,8 +54,11 @@ func (x *exchange) callViewer(query string) bool {
 	if !x.proven() {
 		return false
 	}
-	c := &called{}
-	x.called = c
+	c := x.spare
+	if c == nil {
+		c = new(called)
+	}
+	x.called, x.spare, x.ran = c, nil, true
 	r := x.r
 	c.ex.Facts = x.facts()
 	c.ex.Cache.TTL = -1
@@ -323,18 +328,20 @@ func (x *exchange) endCalled() {
 	if c == nil {
 		return
 	}
-	if c.out != nil {
+	if c.wrapped {
 		c.out.abandon()
 	}
 	if c.run != nil {
 		c.run.End()
 	}
+	*c = called{}
+	x.called, x.spare = nil, c
 }
 
 // functionNames are those that ran for the request, for the access log.
 func (x *exchange) functionNames() string {
 	viewer, origin := "", ""
-	if x.called != nil {
+	if x.ran {
 		viewer = x.site.viewerNames
 	}
 	if x.origin != nil {
@@ -349,7 +356,7 @@ func (x *exchange) functionNames() string {
 // completeCalled ends a response that the walk has written whole. One that the
 // client does not have whole is broken off, so that nobody takes it for whole.
 func (x *exchange) completeCalled() {
-	if x.called == nil || x.called.out == nil {
+	if x.called == nil || !x.called.wrapped {
 		return
 	}
 	if x.called.out.complete() != nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 
@@ -48,14 +49,15 @@ func (x *exchange) wrapResponse() {
 	if !header && !content {
 		return
 	}
-	c.out = &functionWriter{ResponseWriter: x.w, x: x, header: x.w.Header(), content: content}
+	c.wrapped = true
+	c.out = functionWriter{ResponseWriter: x.w, x: x, header: x.w.Header(), content: content}
 	if content {
 		c.out.header = make(http.Header)
 		// A part of what is stored is no part of what functions make of it.
 		delete(x.header, "Range")
 		delete(x.header, "If-Range")
 	}
-	x.w = c.out
+	x.w = &c.out
 }
 
 // Header is what the walk writes.
@@ -188,10 +190,10 @@ func (w *functionWriter) writeHead(m *abi.Message) {
 
 // copyHeader puts h where net/http looks for it, if it is not there already.
 func (w *functionWriter) copyHeader(h http.Header) {
-	if !w.content {
-		return
-	}
 	to := w.ResponseWriter.Header()
+	if reflect.ValueOf(h).Pointer() == reflect.ValueOf(to).Pointer() {
+		return // as a rule, when no function wants content
+	}
 	clear(to)
 	for name, lines := range h {
 		to[name] = lines

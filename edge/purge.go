@@ -112,13 +112,20 @@ func (h *Handler) touched(o *Object, u *purge.URL, site string) (purge.Verdict, 
 	return verdict, since
 }
 
-// renewedTags returns the tags of o as the answer to a validation has them;
-// its own when the answer has none.
+// renewedTags returns the tags of o once the answer to a validation, whose
+// header is h, has updated it: field by field, as it does any other (RFC 9111,
+// 3.2). Those of a field that the answer lacks stay.
 func renewedTags(h http.Header, o *Object) []string {
-	if again := tagsOf(h); len(again) > 0 {
-		return again
+	merged := http.Header{}
+	for _, fields := range [][]Field{o.Meta.hidden, o.Meta.Fields} {
+		for _, f := range fields {
+			merged[f.Name] = f.Values
+		}
 	}
-	return o.Meta.Subject.Tags
+	for name, lines := range h {
+		merged[name] = lines
+	}
+	return tagsOf(merged)
 }
 
 // Normal returns the URLs that a purge of an absolute URL is of: what requests

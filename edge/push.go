@@ -320,7 +320,8 @@ func tooLarge(h *Handler) error {
 }
 
 // variantText names what selects an object among those of its key: key parts,
-// then the fields of Vary, as "accept-language: en"; "" without any.
+// then the fields of Vary, as "accept-language: en"; "" without any. It is told
+// to operators, who are not to have their users' credentials.
 func variantText(o *Object) string {
 	var all []string
 	for part := range strings.SplitSeq(strings.TrimSuffix(o.Meta.Parts, "\n"), "\n") {
@@ -329,9 +330,12 @@ func variantText(o *Object) string {
 		}
 	}
 	for _, s := range selectors(o) {
-		if s.absent {
+		switch {
+		case s.absent:
 			all = append(all, s.name+" absent")
-		} else {
+		case s.name == "cookie" || s.name == "authorization":
+			all = append(all, s.name+": (not shown)")
+		default:
 			all = append(all, s.name+": "+s.value)
 		}
 	}

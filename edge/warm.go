@@ -101,6 +101,9 @@ const (
 	// many at once, and one begun in each pause at most, all purges together.
 	refreshAtOnce = 4
 	refreshPause  = time.Second / 50
+	// refreshWait is for one of them: an origin that never ends must not keep
+	// its place for ever.
+	refreshWait = 5 * time.Minute
 )
 
 // RefreshMatches re-fetches the hottest of the stored responses that p is of,
@@ -113,22 +116,22 @@ func (h *Handler) RefreshMatches(ctx context.Context, p *purge.Prepared) {
 	}
 	defer leave()
 	hot := h.hottest(ctx, p)
-	todo := make(chan *Object)
+	todo := make(chan errand)
 	var workers sync.WaitGroup
 	for range min(refreshAtOnce, len(hot)) {
 		workers.Go(func() {
-			for o := range todo {
+			for e := range todo {
 				if ctx.Err() == nil {
-					h.refresh(ctx, o)
+					h.refresh(ctx, e)
 				}
 			}
 		})
 	}
-	for _, o := range hot {
+	for _, e := range hot {
 		if !h.turn(ctx) {
 			break
 		}
-		todo <- o
+		todo <- e
 	}
 	close(todo)
 	workers.Wait()
@@ -167,25 +170,37 @@ type pace struct {
 	closed bool      // guarded by mu: no more work of the node's own begins
 }
 
+// errand is a request that selects one stored response. It does not keep the
+// response: one that leaves the store while others are fetched is to be freed.
+type errand struct {
+	at     purge.URL
+	header http.Header
+}
+
+func errandFor(o *Object) errand {
+	e := errand{o.Meta.Subject.URL, headerFor(o)}
+	if o.Meta.Subject.Viewer.Host != "" {
+		e.at = o.Meta.Subject.Viewer
+	}
+	e.header.Set("User-Agent", warmAgent)
+	return e
+}
+
 // refresh fetches one object anew, through the walk that its clients go.
-func (h *Handler) refresh(ctx context.Context, o *Object) {
+func (h *Handler) refresh(ctx context.Context, e errand) {
 	defer func() {
 		if p := recover(); p != nil { // as net/http does for one request
 			h.Stats.Fault(FaultPanic)
 		}
 	}()
-	header := headerFor(o)
-	header.Set("User-Agent", warmAgent)
-	if len(o.Meta.Subject.Viewer.Host) > 0 {
-		h.visit(ctx, o.Meta.Subject.Viewer, header)
-		return
-	}
-	h.visit(ctx, o.Meta.Subject.URL, header)
+	ctx, cancel := context.WithTimeout(ctx, refreshWait)
+	defer cancel()
+	h.visit(ctx, e.at, e.header)
 }
 
-// hottest returns the stored responses that p is of, up to refreshMost, those
-// used most first.
-func (h *Handler) hottest(ctx context.Context, p *purge.Prepared) []*Object {
+// hottest returns requests for the stored responses that p is of, up to
+// refreshMost, those used most first.
+func (h *Handler) hottest(ctx context.Context, p *purge.Prepared) []errand {
 	var top coolest
 	err := h.scan(ctx, p, func(o *Object) {
 		switch {
@@ -202,7 +217,11 @@ func (h *Handler) hottest(ctx context.Context, p *purge.Prepared) []*Object {
 	slices.SortFunc(top, func(a, b *Object) int {
 		return cmp.Or(cmp.Compare(b.Heat(), a.Heat()), strings.Compare(a.Key, b.Key))
 	})
-	return top
+	hot := make([]errand, len(top))
+	for i, o := range top {
+		hot[i] = errandFor(o)
+	}
+	return hot
 }
 
 // coolest is a heap with the least used on top.

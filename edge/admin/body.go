@@ -20,6 +20,8 @@ const (
 	maxBody     = 1 << 20 // bytes
 	maxWarmBody = 4 << 20 // of a warm-up
 	maxWarm     = 10_000  // URLs of a warm-up's list
+	maxItems    = maxWarm // of any list
+	maxFields   = 50      // names of an object
 )
 
 // fields reads a JSON object strictly: an unknown or repeated name, another
@@ -76,6 +78,9 @@ func parseFields(text []byte) (*fields, *purge.FieldError) {
 	}
 	f := &fields{raw: make(map[string]json.RawMessage)}
 	for d.More() {
+		if len(f.raw) == maxFields {
+			return bad("has more than %d fields", maxFields)
+		}
 		t, err := d.Token()
 		if err != nil {
 			return bad("is not JSON at byte %d: %v", d.InputOffset(), err)
@@ -99,7 +104,12 @@ func parseFields(text []byte) (*fields, *purge.FieldError) {
 	return f, nil
 }
 
+// fault notes one error; those past maxFaults are left out, for each costs more
+// than the few bytes that it is about.
 func (f *fields) fault(field, format string, args ...any) {
+	if len(f.errs) == maxFaults {
+		return
+	}
 	f.errs = append(f.errs, &purge.FieldError{Field: field, Detail: fmt.Sprintf(format, args...)})
 }
 
@@ -128,12 +138,21 @@ func (f *fields) each(name, what string, visit func(at string, item json.RawMess
 	if !ok {
 		return
 	}
-	var items []json.RawMessage
-	if value[0] != '[' || json.Unmarshal(value, &items) != nil {
+	d := json.NewDecoder(bytes.NewReader(value))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
 		f.fault(name, "is %s where a list of %s is wanted", kindOf(value), what)
 		return
 	}
-	for i, item := range items {
+	for i := 0; d.More(); i++ {
+		if i == maxItems {
+			f.fault(name, "has more than %d items", maxItems)
+			return
+		}
+		var item json.RawMessage
+		if err := d.Decode(&item); err != nil { // it was found to be JSON before
+			f.fault(name, "is not JSON: %v", err)
+			return
+		}
 		visit(fmt.Sprintf("%s[%d]", name, i), item)
 	}
 }
@@ -173,7 +192,7 @@ func (f *fields) done() []*purge.FieldError {
 	for _, name := range unknown {
 		f.fault(name, "is no field of this call; it has %s", strings.Join(f.seen, ", "))
 	}
-	return f.errs[:min(len(f.errs), maxFaults)]
+	return f.errs
 }
 
 // kindOf says what a JSON value is.

@@ -115,7 +115,13 @@ func (o *Object[M]) Invalid() bool { return o.invalid.Load() || o.doubtful.Load(
 // moment ago, say of o. Several may do so at once: marks only become harder,
 // and judged is raised after they are set.
 func (s *Store[M]) judge(o *Object[M], epoch uint64) {
-	verdict, since := s.o.Judge(o, o.judged.Load())
+	judged := o.judged.Load()
+	verdict, since := s.o.Judge(o, judged)
+	// Only what left the store meanwhile can have been judged last before purges
+	// that are forgotten: what they said of it is not known. Floor is raised first.
+	if verdict < Doubtful && judged < s.floor.Load() {
+		verdict = Doubtful
+	}
 	switch verdict {
 	case Gone:
 		o.purged.Store(purgedHard)
