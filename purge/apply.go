@@ -76,7 +76,7 @@ func (r *Rules) applyLocked(p *Prepared, at time.Time, epoch uint64) {
 	for _, k := range p.keys {
 		r.put(k, epoch, p.request.Soft, at)
 	}
-	if r.rules > r.limit {
+	if r.weight > r.limit {
 		r.coarsen()
 	}
 	r.epoch.Store(max(r.epoch.Load(), epoch))
@@ -99,6 +99,7 @@ func (r *Rules) put(k key, epoch uint64, soft bool, at time.Time) {
 		return
 	}
 	r.rules++
+	r.weight += k.weight()
 	r.insert(hash, k, state{depth: -1}.with(epoch, soft, at))
 }
 
@@ -156,11 +157,12 @@ func (r *Rules) rebuild(doubt uint64, keep func(*entry) (state, bool)) {
 		}
 	})
 	t := newTable(len(all), doubt)
-	r.entries, r.rules = len(all), 0
+	r.entries, r.rules, r.weight = len(all), 0, 0
 	for _, k := range all {
 		t.insert(k.hash, k.key, k.state)
 		if !k.key.kind.isSum() || k.state.doubt > 0 {
 			r.rules++
+			r.weight += k.key.weight()
 		}
 	}
 	r.table.Store(t)
@@ -168,26 +170,26 @@ func (r *Rules) rebuild(doubt uint64, keep func(*entry) (state, bool)) {
 
 // group is rules that one sum stands for.
 type group struct {
-	sum   key
-	rules int
+	sum    key
+	weight int
 	// newest is the latest epoch in it.
 	newest uint64
 }
 
 // coarsen makes room in a full table: the hosts and sites with the most rules
 // lose them, and must validate all that is older than the latest. A quarter
-// goes at once, so that this is rare. Where every host has just one rule,
+// goes at once, so that this is rare. Where every host has just one short rule,
 // that would gain nothing, and all becomes doubtful.
 func (r *Rules) coarsen() {
 	target := r.limit - r.limit/4
 	give := map[key]group{}
-	left := r.rules
+	left := r.weight
 	for _, g := range r.groups() {
-		if left <= target || g.rules < 2 {
+		if left <= target || g.weight <= g.sum.weight() {
 			break
 		}
 		give[g.sum] = g
-		left -= g.rules - 1
+		left -= g.weight - g.sum.weight()
 	}
 	if left > target {
 		r.giveUp()
@@ -213,7 +215,7 @@ func (r *Rules) giveUp() {
 	r.rebuild(doubt, func(*entry) (state, bool) { return state{}, false })
 }
 
-// groups returns the groups of rules, those with the most first.
+// groups returns the groups of rules, the heaviest first.
 func (r *Rules) groups() []group {
 	byKey := map[key]*group{}
 	r.table.Load().each(func(e *entry) {
@@ -226,14 +228,14 @@ func (r *Rules) groups() []group {
 			g = &group{sum: k}
 			byKey[k] = g
 		}
-		g.rules++
+		g.weight += e.key.weight()
 		g.newest = max(g.newest, e.state.Load().newest)
 	})
 	all := make([]group, 0, len(byKey))
 	for _, g := range byKey {
 		all = append(all, *g)
 	}
-	slices.SortFunc(all, func(a, b group) int { return cmp.Compare(b.rules, a.rules) })
+	slices.SortFunc(all, func(a, b group) int { return cmp.Compare(b.weight, a.weight) })
 	return all
 }
 

@@ -178,6 +178,27 @@ func TestStoppedServerIsStartedAgain(t *testing.T) {
 	}
 }
 
+// Where no purge comes, the log finds out by itself.
+func TestIdleLogStartsItsServerAgain(t *testing.T) {
+	l, _, _ := open(t, t.TempDir())
+	mustPurge(t, l, tag("x"), "")
+	until(t, func() error { // what the purge left to be done is done
+		if len(l.dirty) > 0 {
+			return errors.New("not saved yet")
+		}
+		b, err := readBook(l.o.Dir)
+		if err == nil && b.Applied < 1 {
+			err = errors.New("not saved yet")
+		}
+		return err
+	})
+	l.theBus().(*embedded).server.Shutdown()
+	if l.Healthy() == nil {
+		t.Error("healthy without a server")
+	}
+	until(t, l.Healthy)
+}
+
 func TestUnsavedStateIsTold(t *testing.T) {
 	dir := t.TempDir()
 	l, rules, _ := open(t, dir)
@@ -191,6 +212,9 @@ func TestUnsavedStateIsTold(t *testing.T) {
 	mustPurge(t, l, tag("x"), "")
 	if err := l.Swept(rules.Epoch()); err == nil {
 		t.Error("Swept says that it is durable")
+	}
+	if err := l.Swept(rules.Epoch()); err == nil {
+		t.Error("Swept says so when it is called again")
 	}
 	if l.Healthy() == nil {
 		t.Error("healthy without state")

@@ -136,7 +136,11 @@ func (l *Log) Swept(low uint64) error {
 	low = min(low, l.o.Rules.Epoch())
 	l.mu.Lock()
 	if low <= l.book.Low {
+		unsaved := l.unsaved
 		l.mu.Unlock()
+		if unsaved != nil {
+			return l.save() // of an earlier call, which failed
+		}
 		return nil
 	}
 	l.book.Low = low
@@ -180,13 +184,20 @@ func (l *Log) save() error {
 	return err
 }
 
-// tend writes the book when it changed, and tries a bus again that failed.
+// tend writes the book when it changed, and tries a bus again that failed: also
+// one whose server stopped by itself, for which no purge may come soon.
 func (l *Log) tend() {
+	tick := time.NewTicker(retryDelay)
+	defer tick.Stop()
 	for {
 		select {
 		case <-l.done:
 			return
 		case <-l.dirty:
+		case <-tick.C:
+			if l.Healthy() == nil {
+				continue
+			}
 		}
 		select {
 		case <-l.done:

@@ -64,6 +64,7 @@ func (h *history) add(r Receipt, key *digest, request digest) {
 	if key == nil {
 		return
 	}
+	h.expire(r.AcceptedAt) // first: a key used anew after its time is the newest
 	if _, known := h.keys[*key]; !known {
 		h.order = append(h.order, *key)
 	}

@@ -175,6 +175,9 @@ func (l *Log) Purge(ctx context.Context, r Request, idempotencyKey string) (Rece
 	if err != nil {
 		return Receipt{}, err
 	}
+	if len(data) > recordBytes {
+		return Receipt{}, tooLong(&r, len(data))
+	}
 	seq, repeated, err := b.publish(ctx, message, data)
 	if err != nil {
 		return Receipt{}, l.failed(ctx, b, err)
@@ -182,7 +185,7 @@ func (l *Log) Purge(ctx context.Context, r Request, idempotencyKey string) (Rece
 	if err := l.reached(ctx, seq); err != nil {
 		return Receipt{}, fmt.Errorf("purge: accepted, not known to be applied: %w", err)
 	}
-	if repeated {
+	if repeated && rec.Key != "" {
 		return l.first(*rec.key(), request, p.request)
 	}
 	select {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -322,5 +323,65 @@ func TestMemoryBusLetsGo(t *testing.T) {
 	defer m.mu.Unlock()
 	if len(m.kept) > 2*memoryKept+1 || len(m.ids) != len(m.kept) {
 		t.Errorf("%d messages and %d ids are kept", len(m.kept), len(m.ids))
+	}
+}
+
+// A key that is used anew, after its day, is the newest: the purges of other
+// keys must stay in the stream for as long as those count.
+func TestKeyUsedAnewHidesNoOlderOne(t *testing.T) {
+	h := newHistory()
+	begin := time.Unix(1e9, 0)
+	for i, u := range []struct {
+		key  byte
+		hour time.Duration
+	}{{1, 0}, {2, 10}, {1, 25}} {
+		at := begin.Add(u.hour * time.Hour)
+		h.add(Receipt{ID: fmt.Sprint(i), AcceptedAt: at, Position: uint64(i + 1)}, &digest{u.key}, digest{})
+	}
+	h.receipts = nil // of many other purges since
+	if got := h.oldest(100); got != 2 {
+		t.Errorf("the stream is kept from place %d, want 2: the second key counts still", got)
+	}
+}
+
+// Names within their bounds can make a message that no bus takes: that is the
+// request's fault, and not the bus's.
+func TestPurgeTooLongForTheLogIsInvalid(t *testing.T) {
+	eachBus(t, func(t *testing.T, dir string) {
+		l, rules, _ := open(t, dir)
+		before := rules.Epoch()
+		r := Request{Tags: []string{"x"}, Site: "s"}
+		for i := range 127 { // two schemes each, and two bytes for each quotation mark
+			r.Prefixes = append(r.Prefixes, fmt.Sprint("a.example/", i, strings.Repeat("\"", MaxURLBytes-20)))
+		}
+		_, err := l.Purge(context.Background(), r, "")
+		var invalid *InvalidError
+		if !errors.As(err, &invalid) || invalid.Fields[0].Field != "prefixes" {
+			t.Errorf("got %v, want an error of prefixes", err)
+		}
+		if err := l.Healthy(); err != nil || rules.Epoch() != before {
+			t.Errorf("healthy %v, epoch %d, want nil and %d", err, rules.Epoch(), before)
+		}
+		r.Prefixes = r.Prefixes[:60]
+		mustPurge(t, l, r, "")
+	})
+}
+
+// repeating is a bus that tells of a message written twice by itself.
+type repeating struct{ bus }
+
+func (r repeating) publish(ctx context.Context, id string, data []byte) (uint64, bool, error) {
+	seq, _, err := r.bus.publish(ctx, id, data)
+	return seq, true, err
+}
+
+func TestRepeatedMessageWithoutKeyIsItsOwn(t *testing.T) {
+	l, rules, _ := open(t, "")
+	l.mu.Lock()
+	l.bus = repeating{l.bus}
+	l.mu.Unlock()
+	receipt := mustPurge(t, l, tag("x"), "")
+	if got, _ := rules.Judge(receipt.Epoch-1, subject(t, "http://a.example/", "x")); got != Gone || receipt.Repeated {
+		t.Errorf("%v, repeated %v, want Gone and false", got, receipt.Repeated)
 	}
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // What the stream may take. A call's names are bounded by MaxCallBytes; its
-// message has them up to three times, with escapes.
+// message has them several times, with escapes, and is bounded by itself.
 const (
 	streamName      = "PURGES"
 	streamSubject   = "purges"

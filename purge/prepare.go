@@ -3,6 +3,7 @@ package purge
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -98,7 +99,7 @@ func (p *Prepared) finish(tags []string, hosts []key) {
 		add(key{kind: kindSite, a: p.request.Site})
 	}
 	p.own = sync.OnceValue(func() *Rules {
-		rules := NewRules(len(p.keys))
+		rules := NewRules(math.MaxInt) // a call is bounded
 		rules.Apply(p, time.Time{})
 		return rules
 	})
@@ -116,15 +117,21 @@ func (c *checker) fault(field, detail string) {
 
 func at(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
 
+// wordList is one of a request's lists, by the name of its field.
+type wordList struct {
+	name  string
+	words []string
+}
+
+func (r *Request) lists() []wordList {
+	return []wordList{{"urls", r.URLs}, {"prefixes", r.Prefixes}, {"tags", r.Tags}, {"hosts", r.Hosts}}
+}
+
 // sizes checks what all lists have in common, before any is read: whether
 // something is named, and how much.
 func (c *checker) sizes(r *Request) bool {
-	lists := []struct {
-		name  string
-		words []string
-	}{{"urls", r.URLs}, {"prefixes", r.Prefixes}, {"tags", r.Tags}, {"hosts", r.Hosts}}
 	names, bytes, over, heavy := 0, 0, "", ""
-	for _, l := range lists {
+	for _, l := range r.lists() {
 		names += len(l.words)
 		for _, w := range l.words {
 			bytes += len(w)

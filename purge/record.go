@@ -28,6 +28,28 @@ type record struct {
 
 const recordVersion = 1
 
+// recordBytes bounds a record; what is left of the message is for its header.
+const recordBytes = messageBytes - 4<<10
+
+// tooLong refuses a request whose record is too long. Its names may be within
+// their bounds: their normal forms and the escapes of JSON make more of them.
+func tooLong(r *Request, size int) error {
+	field, most := "", -1
+	for _, l := range r.lists() {
+		sum := 0
+		for _, w := range l.words {
+			sum += len(w)
+		}
+		if sum > most {
+			field, most = l.name, sum
+		}
+	}
+	return &InvalidError{[]*FieldError{{
+		Field:  field,
+		Detail: fmt.Sprintf("%d bytes with all normal forms and escapes; one call may have %d: name fewer in each", size, recordBytes),
+	}}}
+}
+
 // remembering returns normal with what it answers noted in the record.
 func (rec *record) remembering(normal Normal) Normal {
 	rec.Forms = map[string][][4]string{}

@@ -22,16 +22,18 @@ type Rules struct {
 	limit  int
 
 	mu sync.Mutex // guards what follows, and orders writers
-	// entries counts all of the table, rules those that are no plain sum.
-	entries, rules int
+	// entries counts all of the table, rules those that are no plain sum;
+	// weight is what the latter count for against the limit.
+	entries, rules, weight int
 	// keep makes epochs durable that no log gives; set once, by the log.
 	keep func(epoch uint64, doubt bool)
 }
 
-// defaultLimit is some 20 MB of rules.
+// defaultLimit is some 20 MB of rules with short names, and 60 MB at most.
 const defaultLimit = 100_000
 
-// NewRules returns Rules that keep up to limit rules (0 is 100,000) one by one.
+// NewRules returns Rules that keep up to limit rules (0 is 100,000) one by one;
+// a rule whose name is long counts as several, one for each 256 bytes begun.
 // With more, whole hosts and sites become doubtful instead: nothing is
 // forgotten.
 func NewRules(limit int) *Rules {

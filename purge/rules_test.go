@@ -2,6 +2,7 @@ package purge
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -324,5 +325,31 @@ func TestPrefixesAreWalkedAsDeepAsRulesGo(t *testing.T) {
 	s := rules.table.Load().find(rules.hasher.words(kindHostSum, "a.example"), kindHostSum, "a.example", "", "", "")
 	if s == nil || s.depth != 2 {
 		t.Errorf("sum of the host: %+v, want depth 2", s)
+	}
+}
+
+// Long names weigh more: the limit is of memory too.
+func TestLongNamesFillTheTableSooner(t *testing.T) {
+	long := strings.Repeat("x", 10*heavy)
+	url := func(i int) string { return fmt.Sprintf("http://a.example/%d%s", i, long) }
+	rules := NewRules(100)
+	for i := range 50 {
+		rules.Apply(mustPrepare(t, Request{URLs: []string{url(i)}}), time.Unix(1, 0))
+		if n := rules.Len(); n > 100/10 {
+			t.Fatalf("%d rules of %d bytes each are kept, limit 100 of %d", n, len(url(0)), heavy)
+		}
+	}
+	for i := range 50 {
+		if got, _ := rules.Judge(uint64(i), subject(t, url(i))); got < Doubtful {
+			t.Errorf("%d, purged at %d: %v, want Doubtful at least", i, i+1, got)
+		}
+	}
+	p := mustPrepare(t, Request{URLs: []string{url(1), url(2)}})
+	if !p.Matches(subject(t, url(2))) || p.Matches(subject(t, url(3))) {
+		t.Error("Matches tells long URLs of one host not apart")
+	}
+	rules.Forget(50)
+	if rules.Len() != 0 || rules.weight != 0 {
+		t.Errorf("%d rules of weight %d after all are forgotten, want 0 and 0", rules.Len(), rules.weight)
 	}
 }

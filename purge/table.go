@@ -33,6 +33,15 @@ type key struct {
 	a, b, c, d string
 }
 
+// heavy is how many bytes of names weigh as much as a rule.
+const heavy = 256
+
+// weight returns how many rules of short names a rule counts for: what is kept
+// is bounded in bytes as well.
+func (k *key) weight() int {
+	return 1 + (len(k.a)+len(k.b)+len(k.c)+len(k.d))/heavy
+}
+
 // mark is one soft purge.
 type mark struct {
 	epoch uint64
