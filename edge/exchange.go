@@ -53,6 +53,9 @@ type exchange struct {
 	originTime time.Duration
 	origin     *server     // that answered, nil when none was asked
 	content    *clientBody // what goes to the origin of the client's, if any
+
+	socket    bool   // an extended CONNECT for a WebSocket
+	socketKey string // what the origin must answer to
 }
 
 // ask is what a look-up needs of a request, and what its fill needs after the
@@ -152,8 +155,11 @@ func (x *exchange) admit() bool {
 		x.refuse(http.StatusRequestURITooLong, "url-limit")
 		return false
 	}
+	if r.Method == http.MethodConnect && !x.admitConnect() {
+		return false
+	}
 	path, query, ok := splitTarget(r.RequestURI)
-	if !ok && !(r.RequestURI == "*" && r.Method == http.MethodOptions) || r.Method == http.MethodConnect {
+	if !ok && !(r.RequestURI == "*" && r.Method == http.MethodOptions) {
 		x.fault(FaultMalformed)
 		x.refuse(http.StatusBadRequest, "bad-target")
 		return false

@@ -66,7 +66,7 @@ func (x *exchange) callViewer(query string) bool {
 		Method: x.method, Scheme: x.scheme, Authority: x.authority, Target: x.path + query, Header: x.header,
 	}
 	var content *patientBody
-	if hasContent(r) {
+	if hasContent(r) && !x.socket {
 		content = &patientBody{ReadCloser: r.Body, rc: http.NewResponseController(x.w)}
 		c.ex.Request.Source = content
 		content.limit = x.site.Limits.Body

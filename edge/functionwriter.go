@@ -43,7 +43,7 @@ var errReplaced = errors.New("edge: a function replaced the response")
 func (x *exchange) wrapResponse() {
 	c := x.called
 	header, content := c.run.WantsResponse()
-	if upgrades(x.r) {
+	if x.socket || upgrades(x.r) {
 		content = false // what follows is no content
 	}
 	if !header && !content {

@@ -24,9 +24,11 @@ func (x *exchange) lookup() Outcome {
 		return Local
 	case x.method != http.MethodGet && x.method != http.MethodHead:
 		return x.passing(fwdMethod, "")
-	case x.directives.OnlyIfCached && (x.policy.Bypass || hasContent(x.r) || upgrades(x.r) || rfc9111.HasPreconditions(x.header)):
+	case x.directives.OnlyIfCached && (x.policy.Bypass || x.socket || hasContent(x.r) || upgrades(x.r) || rfc9111.HasPreconditions(x.header)):
 		x.outcome = Local // nothing stored may answer
 		return Local
+	case x.socket:
+		return x.passing(fwdBypass, "upgrade")
 	case x.policy.Bypass:
 		return x.passing(fwdBypass, "")
 	case hasContent(x.r):

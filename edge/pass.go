@@ -52,6 +52,10 @@ func (x *exchange) pass(claim *store.Claim[Meta]) {
 	}
 	x.content.rest()
 	x.asked = asked
+	if x.socket {
+		x.relaySocket(resp)
+		return
+	}
 	if x.answeredStale(resp) {
 		return
 	}
@@ -73,6 +77,10 @@ func (x *exchange) mayUpdate() bool { return x.method == http.MethodHead && x.ob
 func (x *exchange) prepare(out *http.Request, claim *store.Claim[Meta]) {
 	if claim != nil {
 		x.shareable(out)
+		return
+	}
+	if x.socket {
+		x.prepareSocket(out)
 		return
 	}
 	if upgrades(x.r) {

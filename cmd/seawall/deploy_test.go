@@ -141,8 +141,9 @@ func TestSystemdUnit(t *testing.T) {
 		"DynamicUser": "yes", "StateDirectory": "seawall", "ProtectSystem": "strict", "NoNewPrivileges": "yes",
 		"CapabilityBoundingSet": "CAP_NET_BIND_SERVICE", "AmbientCapabilities": "CAP_NET_BIND_SERVICE",
 		"MemoryDenyWriteExecute": "yes", "SystemCallFilter": "@system-service ~@privileged",
-		"ExecReload": "/usr/local/bin/seawall check /etc/seawall/seawall.yaml /bin/kill -HUP $MAINPID",
-		"User":       "", // DynamicUser's
+		"ExecReload":  "/usr/local/bin/seawall check /etc/seawall/seawall.yaml /bin/kill -HUP $MAINPID",
+		"User":        "",                        // DynamicUser's
+		"Environment": "GODEBUG=http2xconnect=1", // else no WebSocket over HTTP/2
 	} {
 		if got := strings.Join(unit[name], " "); got != want {
 			t.Errorf("%s=%s, want %s", name, got, want)
@@ -188,7 +189,7 @@ func TestDockerfile(t *testing.T) {
 		t.Errorf("COPY %q: /data is not the user's", last["COPY"])
 	}
 	for what, want := range map[string]string{
-		"FROM": "scratch", "VOLUME": "/data", "ENV": "XDG_STATE_HOME=/data", "EXPOSE": "8080/tcp 8443/tcp 8443/udp", "ENTRYPOINT": `["/seawall"]`,
+		"FROM": "scratch", "VOLUME": "/data", "ENV": "XDG_STATE_HOME=/data GODEBUG=http2xconnect=1", "EXPOSE": "8080/tcp 8443/tcp 8443/udp", "ENTRYPOINT": `["/seawall"]`,
 	} {
 		if got := strings.Join(last[what], " "); got != want {
 			t.Errorf("%s %s, want %s", what, got, want)

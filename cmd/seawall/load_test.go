@@ -56,6 +56,12 @@ var listening = regexp.MustCompile(`(listening|admin) on (https?://[0-9.:]+)`)
 // startLoaded runs `seawall serve` until the test ends.
 func startLoaded(t *testing.T, args ...string) *loadedNode {
 	t.Helper()
+	return startLoadedBy(t, (*exec.Cmd).Start, args...)
+}
+
+// startLoadedBy is startLoaded with another way to start a process.
+func startLoadedBy(t *testing.T, start func(*exec.Cmd) error, args ...string) *loadedNode {
+	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
 	}
@@ -70,7 +76,7 @@ func startLoaded(t *testing.T, args ...string) *loadedNode {
 		t.Fatal(err)
 	}
 	cmd.Stdout = cmd.Stderr
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	n := &loadedNode{pid: cmd.Process.Pid}

@@ -18,6 +18,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("SEAWALL_TEST_AS_PROGRAM") != "" {
 		main()
 	}
+	if helped() {
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -10,24 +10,28 @@ import (
 // one IPv6 /64, which is what one subscriber has. It holds an entry only while
 // the client has connections, so the connection limit bounds it.
 type clients struct {
-	most int // of one client; 0 is no limit
+	most   int                   // of one client; 0 is no limit
+	exempt func(netip.Addr) bool // nil exempts nobody
 
 	mu   sync.Mutex
 	open map[netip.Addr]int
 }
 
-// clientOf returns what addr counts as.
-func clientOf(addr net.Addr) netip.Addr {
+// addressOf returns an address without port and zone; the zero Addr when it
+// is none of the Internet.
+func addressOf(addr net.Addr) netip.Addr {
 	var ip netip.Addr
 	switch a := addr.(type) {
 	case *net.TCPAddr:
 		ip = a.AddrPort().Addr()
 	case *net.UDPAddr:
 		ip = a.AddrPort().Addr()
-	default:
-		return netip.Addr{}
 	}
-	ip = ip.Unmap().WithZone("")
+	return ip.Unmap().WithZone("")
+}
+
+// clientOf returns what an address counts as.
+func clientOf(ip netip.Addr) netip.Addr {
 	if ip.Is6() {
 		if p, err := ip.Prefix(64); err == nil {
 			return p.Addr()
@@ -37,26 +41,45 @@ func clientOf(addr net.Addr) netip.Addr {
 }
 
 // enter counts one connection of addr; false when it has as many as it may.
-func (c *clients) enter(addr net.Addr) bool {
+// who is to be given to leave. It is the zero Addr for a connection that is not
+// counted, exempt or from no address of the Internet, and stays so should exempt
+// think otherwise later.
+func (c *clients) enter(addr net.Addr) (who netip.Addr, ok bool) {
 	if c.most <= 0 {
-		return true
+		return netip.Addr{}, true
 	}
-	who := clientOf(addr)
+	ip := addressOf(addr)
+	if !ip.IsValid() || c.exempt != nil && c.exempt(ip) {
+		return netip.Addr{}, true
+	}
+	who = clientOf(ip)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.open[who] >= c.most {
-		return false
+		return netip.Addr{}, false
 	}
 	c.open[who]++
-	return true
+	return who, true
+}
+
+// crowded reports whether the client at addr has half of what it may have. A
+// connection more must then show that it is that client's: a packet's sender
+// can write any address, and must not use up what another one may have.
+func (c *clients) crowded(addr net.Addr) bool {
+	if c.most <= 0 {
+		return false
+	}
+	who := clientOf(addressOf(addr))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return 2*c.open[who] >= c.most
 }
 
 // leave undoes an enter that returned true.
-func (c *clients) leave(addr net.Addr) {
-	if c.most <= 0 {
+func (c *clients) leave(who netip.Addr) {
+	if !who.IsValid() {
 		return
 	}
-	who := clientOf(addr)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.open[who]--; c.open[who] <= 0 {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -33,14 +34,18 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.s.full() || !l.s.clients.enter(raw.RemoteAddr()) {
+		who, ok := netip.Addr{}, false
+		if !l.s.full() {
+			who, ok = l.s.clients.enter(raw.RemoteAddr())
+		}
+		if !ok {
 			l.s.Count(Refused)
 			raw.Close()
 			l.s.words.warn("connection refused: the limit is reached", "client", raw.RemoteAddr().String())
 			continue
 		}
 		l.s.open[0].Add(1)
-		c := &conn{Conn: raw, s: l.s, altSvc: l.altSvc}
+		c := &conn{Conn: raw, s: l.s, who: who, altSvc: l.altSvc}
 		if l.tls != nil {
 			// It shakes hands at its first Read, within ReadHeaderTimeout.
 			// net/http does not see the TLS: it would take the connection for
@@ -67,8 +72,9 @@ func (l *listener) Close() error {
 type conn struct {
 	net.Conn
 	s      *Server
-	tls    *tls.Conn // Conn, when that is TLS
-	altSvc []string  // what answers say of HTTP/3
+	who    netip.Addr // what it counts as, for clients
+	tls    *tls.Conn  // Conn, when that is TLS
+	altSvc []string   // what answers say of HTTP/3
 
 	// busy is set from the moment a handler begins until net/http has flushed
 	// its answer and calls the connection idle.
@@ -127,6 +133,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	if fault := c.head.see(b[:n]); fault != nil {
 		return 0, fault
 	}
+	if c.head.large() {
+		time.Sleep(largePause)
+	}
 	if c.head.matched == len(preface) {
 		c.speaksSecond()
 		// What stands behind the preface are frames already.
@@ -145,8 +154,12 @@ func (c *conn) watch(b []byte) error {
 		c.s.Count(Flooded)
 		c.s.words.warn("connection closed: "+fault.Error(), "client", c.RemoteAddr().String())
 		c.Close()
+		return fault
 	}
-	return fault
+	if d := c.frames.pause(); d > 0 {
+		time.Sleep(d)
+	}
+	return nil
 }
 
 // inClear answers, as net/http does, who speaks HTTP where TLS is expected.
@@ -207,6 +220,9 @@ const writePiece = 256 << 10
 // SetWriteDeadline lets a handler time its own writes; the zero time hands
 // them back.
 func (c *conn) SetWriteDeadline(t time.Time) error {
+	if time.Until(t) > never/2 { // net/http's, as never
+		t = time.Time{}
+	}
 	c.timed.Store(!t.IsZero())
 	return c.Conn.SetWriteDeadline(t)
 }
@@ -263,7 +279,7 @@ func (c *conn) Close() error {
 	if !c.closed {
 		c.closed = true
 		c.s.open[c.index()].Add(-1)
-		c.s.clients.leave(c.RemoteAddr())
+		c.s.clients.leave(c.who)
 	}
 	c.mu.Unlock()
 	c.s.release(c)

@@ -4,14 +4,19 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"golang.org/x/net/http2"
 )
 
@@ -72,6 +77,73 @@ func TestFloodsAreEnded(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A client that makes the node reset its streams, each by DATA behind the end
+// of its content, is ended as one that resets them itself.
+func TestInducedResetsAreEnded(t *testing.T) {
+	const most = 1000
+	for _, p := range protocols[2:4] {
+		t.Run(p.name, func(t *testing.T) {
+			var cut atomic.Int64
+			n := startFull(t, &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				<-r.Context().Done()
+				cut.Add(1)
+			})})
+			f := n.dialSecond(t, p)
+			go io.Copy(io.Discard, f.Conn)
+			sent := int64(0)
+			for ended := false; sent < most && !ended; {
+				for range 10 { // at once, and then no more before they are over
+					f.send(uint32(2*sent+1), request(nil))
+					f.WriteData(uint32(2*sent+1), false, []byte("x"))
+					sent++
+				}
+				until(t, "the streams are reset", func() bool {
+					ended = n.nobody()
+					return ended || cut.Load() == sent
+				})
+			}
+			if got := n.seen(Flooded); got != 1 || sent == most {
+				t.Errorf("after %d streams counted %d floods, want 1 before %d; log:\n%s", sent, got, most, n.logged())
+			}
+		})
+	}
+}
+
+// What a client reset is forgotten with its connection: nothing waits for a
+// deadline that its handler set too late.
+func TestResetStreamsAreForgotten(t *testing.T) {
+	for _, p := range protocols[2:4] {
+		t.Run(p.name, func(t *testing.T) {
+			var began, forgotten atomic.Int64
+			n := startFull(t, &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				// The stream holds its context.
+				runtime.SetFinalizer(r.Context(), func(any) { forgotten.Add(1) })
+				<-r.Context().Done()
+				rc := http.NewResponseController(w)
+				rc.SetReadDeadline(time.Now().Add(time.Minute))
+				rc.SetReadDeadline(time.Time{})
+				rc.SetReadDeadline(time.Now().Add(time.Minute))
+				rc.SetWriteDeadline(time.Time{})
+				began.Add(1)
+			})})
+			f := n.dialSecond(t, p)
+			go io.Copy(io.Discard, f.Conn)
+			const streams = 50
+			for i := range uint32(streams) {
+				f.send(2*i+1, request(map[string]string{":method": "POST"}).with("abc"))
+				f.WriteRSTStream(2*i+1, http2.ErrCodeCancel)
+			}
+			until(t, "all have been answered", func() bool { return began.Load() == streams })
+			f.Conn.Close()
+			until(t, "the connection is closed", n.nobody)
+			until(t, "all are forgotten", func() bool {
+				runtime.GC()
+				return forgotten.Load() == streams
+			})
+		})
 	}
 }
 
@@ -245,4 +317,70 @@ func TestFloodOfConnections(t *testing.T) {
 		c.Close()
 	}
 	until(t, "one is left", func() bool { h1, _, _ := n.Open(); return h1 == 1 })
+}
+
+// deaf is a client's socket on which no answer is heard, as of one who writes
+// another's address into its packets.
+type deaf struct{ net.PacketConn }
+
+func (d deaf) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		if _, from, err := d.PacketConn.ReadFrom(b); err != nil {
+			return 0, from, err
+		}
+	}
+}
+
+// Handshakes that never end take half of what their client may have at most,
+// for they may be another's doing.
+func TestUnansweredHandshakesLeaveRoom(t *testing.T) {
+	n := startFull(t, &Server{MaxConnsPerClient: 4, Handler: http.HandlerFunc(hello)})
+	to, err := net.ResolveUDPAddr("udp", n.secure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust := n.trust.Clone()
+	trust.NextProtos = []string{"h3"}
+	ctx, cancel := context.WithCancel(context.Background())
+	var dials sync.WaitGroup
+	defer dials.Wait()
+	defer cancel()
+	for range 20 {
+		from, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer from.Close()
+		dials.Go(func() { quic.Dial(ctx, deaf{from}, to, trust, nil) })
+	}
+	until(t, "two have begun", func() bool { return n.handshaking() >= 2 })
+	for _, p := range protocols[3:] {
+		client, url := p.client(t, n)
+		if got := told(client.Get(url)); !strings.HasPrefix(got, "200") {
+			t.Errorf("%s from the same address: got %s, want 200", p.name, got)
+		}
+	}
+	if got := n.handshaking(); got != 2 {
+		t.Errorf("%d handshakes without an answer, want 2", got)
+	}
+}
+
+// One client's connections too many are refused at their first packet: a
+// handshake would take the turn of another client's.
+func TestOneClientsLimitOverQUICComesFirst(t *testing.T) {
+	n := startFull(t, &Server{MaxConnsPerClient: 2, Handler: http.HandlerFunc(hello)})
+	n.dialQUIC(t, nil)
+	n.dialQUIC(t, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	trust := n.trust.Clone()
+	trust.NextProtos = []string{"h3"}
+	c, err := quic.DialAddr(ctx, n.secure, trust, nil)
+	if err == nil {
+		c.CloseWithError(0, "")
+	}
+	var refused *quic.TransportError
+	if !errors.As(err, &refused) || refused.ErrorCode != quic.ConnectionRefused {
+		t.Errorf("a third connection: got %v, want CONNECTION_REFUSED", err)
+	}
 }

@@ -27,9 +27,11 @@ func (s *Server) wrap(h http.Handler) http.Handler {
 				w.Header()["Alt-Svc"] = c.altSvc
 			}
 			s.lastOfItsConnection(w, r, c)
+			defer c.frames.answered(r)
 		case *quicConn:
 			c.enter()
 			defer c.leave(s.IdleTimeout)
+			alikeConnect(r)
 		}
 		if why := unclear(r); why != "" {
 			s.refuse(w, r, why)
@@ -41,6 +43,15 @@ func (s *Server) wrap(h http.Handler) http.Handler {
 		}
 		s.serveStream(h, w, r)
 	})
+}
+
+// alikeConnect gives an extended CONNECT of HTTP/3 the shape that net/http
+// gives one of HTTP/2: quic-go puts its :protocol where the version stands.
+func alikeConnect(r *http.Request) {
+	if r.Method == http.MethodConnect && r.Proto != "HTTP/3.0" {
+		r.Header[connectProtocol] = []string{r.Proto}
+		r.Proto = "HTTP/3.0"
+	}
 }
 
 // serveStream answers an exchange of HTTP/2 or 3.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"sync/atomic"
+	"time"
 )
 
 // preface is how a client begins HTTP/2 by prior knowledge (RFC 9113, 3.4).
@@ -28,6 +29,7 @@ type head struct {
 	started bool        // its first line has begun: empty lines before it are allowed
 	inLine  int         // bytes of the line so far, without its end
 	last    byte        // the byte before this one, of whatever it was part of
+	size    int         // bytes read while it was under way
 	matched int         // bytes of the preface seen, -1 when it is none
 	err     error
 }
@@ -35,7 +37,7 @@ type head struct {
 // begin expects a head from the next byte on.
 func (h *head) begin() {
 	if h.matched < len(preface) {
-		h.started, h.inLine = false, 0
+		h.started, h.inLine, h.size = false, 0, 0
 		h.inside.Store(true)
 	}
 }
@@ -43,10 +45,25 @@ func (h *head) begin() {
 // over expects no head: a handler has begun, also for one that was never seen.
 func (h *head) over() { h.inside.Store(false) }
 
+// A head beyond largeHead is read with a pause of largePause before each next
+// piece (net/http reads 4 KiB at once): many such heads would otherwise keep a
+// core from looking at what others sent. Few have so much, and wait for 12 ms
+// at most.
+const (
+	largeHead  = 16 << 10
+	largePause = time.Millisecond
+)
+
+// large reports whether the head under way is large.
+func (h *head) large() bool { return h.size > largeHead && h.inside.Load() }
+
 // see takes the next bytes and returns the fault found in them or before.
 func (h *head) see(b []byte) error {
 	if len(b) == 0 || h.err != nil || h.second(b) {
 		return h.err
+	}
+	if h.inside.Load() {
+		h.size += len(b)
 	}
 	for i := 0; h.inside.Load() && i < len(b) && h.err == nil; {
 		i += h.line(b[i:])

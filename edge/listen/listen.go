@@ -62,6 +62,10 @@ type Server struct {
 	// MaxConnsPerClient is how many of them one client may have: one IPv4
 	// address, or one IPv6 /64; 0 is no limit.
 	MaxConnsPerClient int
+	// Exempt tells of a peer's address whether MaxConnsPerClient leaves it
+	// alone, as one that many clients come through; nil exempts nobody. It is
+	// asked once a connection, from ListenTLS on, and must not block.
+	Exempt func(netip.Addr) bool
 	// MaxHeaderBytes bounds a request's line and fields; 0 is 64 KiB.
 	MaxHeaderBytes int
 	// ReadHeaderTimeout is how long a client may take to send a request's
@@ -82,6 +86,7 @@ type Server struct {
 	ending atomic.Bool
 
 	clients clients
+	turns   turns    // of handshakes
 	thirds  []*third // set by ListenTLS, before Serve
 
 	mu        sync.Mutex
@@ -226,7 +231,7 @@ func (s *Server) prepare() {
 	s.WriteTimeout = or(s.WriteTimeout, defaultWrite)
 	s.ReadHeaderTimeout = or(s.ReadHeaderTimeout, defaultReadHeader)
 	s.IdleTimeout = or(s.IdleTimeout, defaultIdle)
-	s.clients = clients{most: s.MaxConnsPerClient, open: make(map[netip.Addr]int)}
+	s.clients = clients{most: s.MaxConnsPerClient, exempt: s.Exempt, open: make(map[netip.Addr]int)}
 	s.taken = make(map[*conn]struct{})
 	s.released = make(chan struct{}, 1)
 	s.words = &words{log: s.Log}
@@ -240,8 +245,11 @@ func (s *Server) prepare() {
 		MaxHeaderBytes:    or(s.MaxHeaderBytes, defaultHeaderBytes),
 		ReadHeaderTimeout: s.ReadHeaderTimeout,
 		IdleTimeout:       s.IdleTimeout,
-		ConnState:         s.changed,
-		ConnContext:       withConn,
+		// No deadlines, but timers from each stream's beginning: see never.
+		ReadTimeout:  never,
+		WriteTimeout: never,
+		ConnState:    s.changed,
+		ConnContext:  withConn,
 		// OPTIONS * is the handler's, as any other request.
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.words, slog.LevelWarn),

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,7 +61,7 @@ func (s *Server) listenUDP(addr string, config *tls.Config) (*third, error) {
 	t := &third{s: s, socket: socket}
 	t.transport = &quic.Transport{
 		Conn:                socket,
-		VerifySourceAddress: func(net.Addr) bool { return t.handshakes.Load() >= freeHandshakes },
+		VerifySourceAddress: func(addr net.Addr) bool { return t.handshakes.Load() >= freeHandshakes || s.clients.crowded(addr) },
 		ConnContext:         t.began,
 	}
 	t.listener, err = t.transport.ListenEarly(http3.ConfigureTLSConfig(config), &quic.Config{
@@ -87,10 +88,16 @@ func (s *Server) listenUDP(addr string, config *tls.Config) (*third, error) {
 	return t, nil
 }
 
-// began counts a handshake until it has ended, either way.
-func (t *third) began(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-	if t.s.full() || t.handshakes.Load() >= int64(t.s.MaxConns) {
+// began counts a handshake until it has ended, either way, and the connection
+// for its client until that has: one client's must not take the turns of all.
+func (t *third) began(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+	who, ok := netip.Addr{}, false
+	if !t.s.full() && t.handshakes.Load() < int64(t.s.MaxConns) {
+		who, ok = t.s.clients.enter(info.RemoteAddr)
+	}
+	if !ok {
 		t.s.Count(Refused)
+		t.s.words.warn("connection refused: the limit is reached", "client", info.RemoteAddr.String())
 		return nil, errors.New("the connection limit is reached")
 	}
 	t.handshakes.Add(1)
@@ -105,6 +112,7 @@ func (t *third) began(ctx context.Context, _ *quic.ClientInfo) (context.Context,
 			t.s.Count(Handshake)
 		}
 		over()
+		t.s.clients.leave(who)
 	})
 	return context.WithValue(ctx, handshakeKey{}, over), nil
 }
@@ -130,7 +138,8 @@ func (t *third) serve() error {
 	return err
 }
 
-// limited keeps HTTP/3 to the limits of connections.
+// limited keeps HTTP/3 to the limit of connections; began keeps it to that of
+// one client.
 type limited struct {
 	*quic.EarlyListener
 	t *third
@@ -143,18 +152,14 @@ func (l limited) Accept(ctx context.Context) (*quic.Conn, error) {
 			return nil, err
 		}
 		s := l.t.s
-		addr := c.RemoteAddr()
-		if s.full() || !s.clients.enter(addr) {
+		if s.full() {
 			s.Count(Refused)
 			_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many connections") // it is lost anyway
-			s.words.warn("connection refused: the limit is reached", "client", addr.String())
+			s.words.warn("connection refused: the limit is reached", "client", c.RemoteAddr().String())
 			continue
 		}
 		s.open[2].Add(1)
-		context.AfterFunc(c.Context(), func() {
-			s.open[2].Add(-1)
-			s.clients.leave(addr)
-		})
+		context.AfterFunc(c.Context(), func() { s.open[2].Add(-1) })
 		return c, nil
 	}
 }

@@ -12,6 +12,11 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
+// connectProtocol is where the handler finds the :protocol of an extended
+// CONNECT, in HTTP/2 (RFC 8441) as in HTTP/3 (RFC 9220). A field cannot have
+// that name.
+const connectProtocol = ":protocol"
+
 // unclear tells why a request that net/http or quic-go let through may be read
 // in two ways, here and at the next hop; "" when it may not.
 func unclear(r *http.Request) string {
@@ -39,7 +44,7 @@ func unclearTarget(r *http.Request) string {
 		}
 	}
 	switch {
-	case r.Method == http.MethodConnect && !strings.HasPrefix(target, "/"):
+	case r.Method == http.MethodConnect && !strings.HasPrefix(target, "/") && r.Header[connectProtocol] == nil:
 		return "" // an authority
 	case strings.HasPrefix(target, "/"), target == "*" && r.Method == http.MethodOptions:
 		return ""

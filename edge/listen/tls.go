@@ -2,9 +2,13 @@ package listen
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strconv"
+	"sync"
+	"time"
 )
 
 // ListenTLS binds addr for HTTP/1.1 and 2 over TLS on TCP, and for HTTP/3 on
@@ -13,7 +17,9 @@ import (
 // It may be called for several addresses, before Serve.
 func (s *Server) ListenTLS(addr string, config *tls.Config) error {
 	s.once.Do(s.prepare)
-	l, t, err := s.bothPorts(addr, config)
+	third := config.Clone()
+	third.GetConfigForClient = s.paced(config.GetConfigForClient)
+	l, t, err := s.bothPorts(addr, third)
 	if err != nil {
 		return err
 	}
@@ -21,6 +27,7 @@ func (s *Server) ListenTLS(addr string, config *tls.Config) error {
 	config = config.Clone()
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
 	config.NextProtos = []string{"h2", "http/1.1"}
+	config.GetConfigForClient = s.paced(config.GetConfigForClient)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,4 +71,50 @@ func (c *conn) state() *tls.ConnectionState {
 	s := c.tls.ConnectionState()
 	c.agreed.Store(&s)
 	return &s
+}
+
+// handshakeGap is what lies between the beginnings of two handshakes, over TCP
+// and QUIC together, for each core: about what one costs. So a flood of them
+// takes a part of the cores only, and not all at once.
+const handshakeGap = time.Millisecond
+
+// paced returns a GetConfigForClient, called when a ClientHello is complete and
+// before anything costly, that waits for its turn. One that would wait for
+// longer than a client may take to send a head is refused.
+func (s *Server) paced(then func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		wait, ok := s.turns.take(time.Now(), handshakeGap/time.Duration(runtime.GOMAXPROCS(0)), s.ReadHeaderTimeout/2)
+		if !ok {
+			s.words.warn("handshake refused: too many at once", "client", hello.Conn.RemoteAddr().String())
+			return nil, errHandshakes // counted as a handshake that failed
+		}
+		if wait > 0 {
+			time.Sleep(wait)
+		}
+		if then == nil {
+			return nil, nil
+		}
+		return then(hello)
+	}
+}
+
+var errHandshakes = errors.New("tls: too many handshakes at once")
+
+// turns spaces out what would come in bursts.
+type turns struct {
+	mu   sync.Mutex
+	next time.Time // the first that is free; guarded by mu
+}
+
+// take takes the next turn and returns how long it is until then; false when
+// that is longer than most.
+func (q *turns) take(now time.Time, gap, most time.Duration) (time.Duration, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	wait := max(0, q.next.Sub(now))
+	if wait > most {
+		return 0, false
+	}
+	q.next = now.Add(wait + gap)
+	return wait, true
 }

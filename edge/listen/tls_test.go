@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -205,6 +207,65 @@ func TestLimitsOfConnections(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Who is exempt may have any number; the others keep to the limit, also when it
+// changes who is.
+func TestOneClientsLimitExempts(t *testing.T) {
+	exempt := map[string]bool{"192.0.2.7": true, "2001:db8::7": true}
+	c := &clients{most: 2, open: make(map[netip.Addr]int), exempt: func(ip netip.Addr) bool { return exempt[ip.String()] }}
+	for _, one := range []struct {
+		name, addr string
+		want       []bool // what one connection more gets
+	}{
+		{"IPv4", "192.0.2.1", []bool{true, true, false, false}},
+		{"another IPv4", "192.0.2.2", []bool{true, true, false}},
+		{"the same, written as IPv6", "::ffff:192.0.2.2", []bool{false}},
+		{"an exempt one", "192.0.2.7", []bool{true, true, true, true}},
+		{"the same, written as IPv6", "::ffff:192.0.2.7", []bool{true, true, true}},
+		{"IPv6", "2001:db8:1::1", []bool{true, true, false}},
+		{"another of its /64", "2001:db8:1::2", []bool{false}},
+		{"with a zone", "fe80::1%eth0", []bool{true, true, false}},
+		{"an exempt one of IPv6", "2001:db8::7", []bool{true, true, true}},
+		{"a neighbour of it", "2001:db8::8", []bool{true, true, false}},
+	} {
+		for _, network := range []string{"tcp", "udp"} {
+			var addr net.Addr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(one.addr), 1))
+			if network == "udp" {
+				addr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(one.addr), 1))
+			}
+			var got []bool
+			var in []netip.Addr
+			for range one.want {
+				who, ok := c.enter(addr)
+				if got = append(got, ok); ok {
+					in = append(in, who)
+				}
+			}
+			if !slices.Equal(got, one.want) {
+				t.Errorf("%s, %s over %s: got %v, want %v", one.name, one.addr, network, got, one.want)
+			}
+			if network == "tcp" {
+				for _, who := range in { // the other network begins anew
+					c.leave(who)
+				}
+			}
+		}
+	}
+	addr := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 1}
+	counted, _ := c.enter(addr)
+	exempt["192.0.2.9"] = true
+	free, _ := c.enter(addr)
+	c.leave(counted)
+	c.leave(free)
+	for i := range 2 * c.most {
+		if _, ok := c.enter(&net.UnixAddr{Name: "s", Net: "unix"}); !ok {
+			t.Fatalf("%d connections of no address: refused, want not counted", i+1)
+		}
+	}
+	if n := c.open[netip.MustParseAddr("192.0.2.9")]; n != 0 {
+		t.Errorf("one counted and one exempt came and went: %d are left", n)
 	}
 }
 

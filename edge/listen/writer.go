@@ -6,6 +6,21 @@ import (
 	"time"
 )
 
+// never is a deadline that is none. In HTTP/2 a deadline is a timer that the end
+// of its stream stops. One that is first set when the client has reset the
+// stream already would be stopped by nobody, and hold the stream and all of its
+// connection until it is over; where there is one from the stream's beginning,
+// net/http sees that it was stopped and sets none.
+const never = 10 * 365 * 24 * time.Hour
+
+// noneIs returns the deadline that stands for none on the stream of r.
+func noneIs(r *http.Request) time.Time {
+	if r.ProtoMajor == 2 {
+		return time.Now().Add(never)
+	}
+	return time.Time{}
+}
+
 // timedWriter bounds how long one write to an HTTP/2 or HTTP/3 stream may take:
 // a client that opens no window would hold its handler for ever. A handler
 // that sets a deadline times its own writes.
@@ -71,8 +86,18 @@ func (w *timedWriter) Flush() { _ = w.FlushError() }
 
 // SetWriteDeadline lets a handler time its own writes.
 func (w *timedWriter) SetWriteDeadline(t time.Time) error {
-	w.timed = !t.IsZero()
+	if w.timed = !t.IsZero(); !w.timed {
+		t = noneIs(w.request)
+	}
 	return w.rc.SetWriteDeadline(t)
+}
+
+// SetReadDeadline bounds how long content is waited for.
+func (w *timedWriter) SetReadDeadline(t time.Time) error {
+	if t.IsZero() {
+		t = noneIs(w.request)
+	}
+	return w.rc.SetReadDeadline(t)
 }
 
 // Unwrap gives http.ResponseController the rest.
