@@ -470,28 +470,3 @@ func TestFunctionsCannotHideLoops(t *testing.T) {
 		t.Errorf("CDN-Loop %q, Via %q", loop, via)
 	}
 }
-
-func BenchmarkHitFunctions(b *testing.B) {
-	for _, c := range []struct {
-		name  string
-		lines string
-		none  bool
-	}{{"none", "", true}, {"go", "response x-seen yes\n", false}} {
-		b.Run(c.name, func(b *testing.B) {
-			var list []program
-			if !c.none {
-				list = []program{{lines: c.lines}}
-			}
-			w := withFunctions(b, &echo{}, list, nil, nil)
-			r := httptest.NewRequest("GET", "http://example.com/a", nil)
-			r.RequestURI = "/a"
-			out := &sink{h: http.Header{}}
-			w.ServeHTTP(out, r)
-			b.ReportAllocs()
-			for b.Loop() {
-				clear(out.h)
-				w.ServeHTTP(out, r)
-			}
-		})
-	}
-}

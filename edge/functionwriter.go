@@ -177,7 +177,7 @@ func (w *functionWriter) settled(result wasm.Result, m *abi.Message) bool {
 func (w *functionWriter) writeHead(m *abi.Message) {
 	w.status = m.Status
 	if m.Changed {
-		rfc9111.RemoveHopByHop(m.Header)
+		dropConnection(m.Header)
 		restore(m.Header, "Connection", w.closing)
 		restore(m.Header, "Trailer", w.trailer)
 	}
@@ -186,6 +186,18 @@ func (w *functionWriter) writeHead(m *abi.Message) {
 		w.ResponseWriter.Header()["Content-Type"] = nil // net/http would guess one
 	}
 	w.ResponseWriter.WriteHeader(m.Status)
+}
+
+// dropConnection removes what a guest may have said of the connection. Names
+// are canonical here.
+func dropConnection(h http.Header) {
+	if len(h["Connection"]) > 0 {
+		rfc9111.RemoveHopByHop(h)
+		return
+	}
+	for _, name := range [...]string{"Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
+		delete(h, name)
+	}
 }
 
 // copyHeader puts h where net/http looks for it, if it is not there already.

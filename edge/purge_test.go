@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 	"unsafe"
+	"weak"
 
 	"seawall/edge/store"
 	"seawall/purge"
@@ -212,8 +214,8 @@ func TestRefreshKeepsWithinItsBudget(t *testing.T) {
 		}
 		hot := request(7)
 		p := apply(t, h, purge.Request{Tags: []string{"tag"}, Refresh: true})
-		if top := h.hottest(t.Context(), p); len(top) != refreshMost || !strings.HasSuffix(top[0].Key, hot.RequestURI) {
-			t.Errorf("%d objects, first %s; want %d, first %s", len(top), top[0].Key, refreshMost, hot.RequestURI)
+		if top := h.hottest(t.Context(), p); len(top) != refreshMost || top[0].at.Path+top[0].at.Query != hot.RequestURI {
+			t.Errorf("%d objects, first %v; want %d, first %s", len(top), top[0].at, refreshMost, hot.RequestURI)
 		}
 		asked.Store(0)
 		began := time.Now()
@@ -242,6 +244,66 @@ func TestRefreshKeepsWithinItsBudget(t *testing.T) {
 		h.RefreshMatches(context.Background(), p) // after the end: nothing
 		h.Store.Close()
 	})
+}
+
+// An origin that never ends an answer must not keep the others from being
+// refreshed, nor a configuration from being retired.
+func TestRefreshGivesUpWhatDoesNotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		origin := rt(func(r *http.Request) (*http.Response, error) {
+			n := asked.Add(1)
+			answer := resp(r, "x", "Cache-Control", "max-age=600", "Surrogate-Key", "tag")
+			if 20 < n && n <= 20+refreshAtOnce {
+				answer.ContentLength = 1 << 20
+				answer.Body = io.NopCloser(reads(func(b []byte) (int, error) {
+					select {
+					case <-time.After(time.Second):
+						return copy(b, "x"), nil
+					case <-r.Context().Done():
+						return 0, r.Context().Err()
+					}
+				}))
+			}
+			return answer, nil
+		})
+		h := purgeable(t, purge.NewRules(0), origin, nil)
+		fetchAll(h, 20)
+		p := apply(t, h, purge.Request{Tags: []string{"tag"}, Refresh: true})
+		began := time.Now()
+		h.RefreshMatches(t.Context(), p)
+		if took, most := time.Since(began), refreshWait+time.Second; took > most || asked.Load() != 40 {
+			t.Errorf("took %v and asked %d times, want at most %v and 40 times", took, asked.Load(), most)
+		}
+		h.Store.Stop()
+		h.Close()
+		h.Store.Close()
+	})
+}
+
+// What leaves the store while others are refreshed is outside the memory
+// budget: nothing may keep it.
+func TestRefreshKeepsNoObjects(t *testing.T) {
+	origin, _ := tagged("max-age=60")
+	h := purgeable(t, purge.NewRules(0), origin, nil)
+	defer h.Store.Close()
+	defer h.Close()
+	fetchAll(h, 3)
+	var seen []weak.Pointer[Object]
+	h.Store.Each(func(o *Object) bool { seen = append(seen, weak.Make(o)); return true })
+	hot := h.hottest(t.Context(), apply(t, h, purge.Request{Everything: true, Site: "*", Refresh: true}))
+	h.Store.Each(func(o *Object) bool { h.Store.Discard(o); return true })
+	runtime.GC()
+	runtime.GC()
+	for i, o := range seen {
+		if o.Value() != nil {
+			t.Errorf("object %d of %d is still kept, with %d refreshes to come", i, len(seen), len(hot))
+		}
+	}
+	runtime.KeepAlive(hot)
+	if len(seen) != 3 || len(hot) != 3 {
+		t.Errorf("%d objects, %d refreshes; want 3 of each", len(seen), len(hot))
+	}
 }
 
 func TestWarmEndsWithItsContext(t *testing.T) {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -8,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"seawall/edge"
 )
 
 const onePurge = `{"urls":["http://a.example/1"]}`
@@ -144,6 +147,20 @@ func TestAudit(t *testing.T) {
 	}
 }
 
+// A call that breaks down has not done what it was to, as far as is known.
+func TestAuditOfABreakdown(t *testing.T) {
+	n := new(fakeNode)
+	h := n.handler(t, Access{})
+	h.Cache.Push = func(context.Context, edge.Push) (edge.Pushed, error) { panic("as told") }
+	func() {
+		defer func() { recover() }() // as net/http does
+		askBody(h, "PUT", "/v1/objects?url=http://a.example/1", "text", nil)
+	}()
+	if line := n.lines(); !strings.Contains(line, "result=failed") {
+		t.Errorf("the audit says %q, want result=failed", line)
+	}
+}
+
 func TestRateOfEachToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := testTokens()
@@ -184,13 +201,13 @@ func TestGuessingIsLimited(t *testing.T) {
 				r.Header.Set("Authorization", "Bearer "+token)
 			}).Code
 		}
-		for range 10 * failBurst {
-			if code := try("192.0.2.9:1", "the-same-old-token"); code != 401 {
-				t.Fatalf("an old token again: got %d, want 401", code)
+		for i := range 10 * failBurst {
+			if code := try("192.0.2.9:1", fmt.Sprintf("an-old-token-of-program-%d", i%3)); code != 401 {
+				t.Fatalf("old tokens again and again, call %d: got %d, want 401", i, code)
 			}
 		}
 		if code := try("192.0.2.9:1", secretOf("reader")); code != 200 {
-			t.Errorf("a good token beside an old one: got %d, want 200", code)
+			t.Errorf("a good token beside three old ones: got %d, want 200", code)
 		}
 		for i := range failBurst {
 			if code := try("[2001:db8::1]:1", fmt.Sprintf("guess-number-%08d", i)); code != 401 {

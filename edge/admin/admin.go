@@ -144,11 +144,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	c := &call{h: h, w: w, r: r}
-	switch r.URL.Path {
-	case "/healthz":
+	switch {
+	case c.varnishMethod(): // a site may have such a path too
+	case r.URL.Path == "/healthz":
 		c.only(healthz)
 		return
-	case "/readyz":
+	case r.URL.Path == "/readyz":
 		c.only(readyz)
 		return
 	}

@@ -31,7 +31,7 @@ func (c *call) note() {
 		}
 	case c.route == nil || !c.route.changes:
 		return
-	case c.status >= 400:
+	case c.status >= 400 || c.status == 0: // 0: it broke down before an answer
 		result, level = "failed", slog.LevelWarn
 	}
 	args := []any{"audit", true, "token", c.name(), "client", c.client(), "method", clip(c.r.Method), "path", clip(c.r.URL.Path),

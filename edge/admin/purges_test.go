@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -255,4 +256,35 @@ func FuzzPurgeBody(f *testing.F) {
 			t.Fatalf("%q: no problem document: %s", body, w.Body)
 		}
 	})
+}
+
+// What is wrong with a call must not cost much more than the call: a few bytes
+// of it can each be a fault.
+func TestFaultsAreBounded(t *testing.T) {
+	h := new(fakeNode).handler(t, Access{})
+	names := make([]string, 100_000)
+	for i := range names {
+		names[i] = fmt.Sprintf(`"%d":1`, i)
+	}
+	for _, c := range []struct{ name, body, says string }{
+		{"a list of faults", `{"urls":[1` + strings.Repeat(",1", maxWarmBody/2-100) + `]}`, "urls[49]: is a number where a string is wanted"},
+		{"many names", "{" + strings.Join(names, ",") + "}", "body: has more than 50 fields"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			w := askBody(h, "POST", "/v1/warmups", c.body, nil)
+			runtime.ReadMemStats(&after)
+			var p problemBody
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 400 || len(p.Errors) == 0 || len(p.Errors) > maxFaults {
+				t.Fatalf("got %d with %d errors, %v; want 400 with 1 to %d", w.Code, len(p.Errors), err, maxFaults)
+			}
+			if last := p.Errors[len(p.Errors)-1].Error(); last != c.says {
+				t.Errorf("the last error: got %q, want %q", last, c.says)
+			}
+			if took, most := after.TotalAlloc-before.TotalAlloc, uint64(12*len(c.body)); took > most {
+				t.Errorf("%d bytes of content took %d bytes of memory, want at most %d", len(c.body), took, most)
+			}
+		})
+	}
 }

@@ -148,9 +148,9 @@ const (
 	maxPeers  = 4096 // addresses remembered
 )
 
-// failures limits wrong tokens by address. The same wrong token again is no
-// guess and does not count: a program with an old token must not lock out
-// others on its machine.
+// failures limits wrong tokens by address. One of the last few wrong tokens
+// again is no guess and does not count: programs with old tokens must not lock
+// out others on their machine.
 type failures struct {
 	mu    sync.Mutex
 	peers map[netip.Prefix]*failing // guarded by mu; at most maxPeers
@@ -158,16 +158,19 @@ type failures struct {
 
 type failing struct {
 	limit *rate.Limiter
-	last  [sha256.Size]byte
+	last  [8][sha256.Size]byte // a ring, whose next place is next
+	next  int
 }
 
+func (p *failing) again(hash [sha256.Size]byte) bool { return slices.Contains(p.last[:], hash) }
+
 // blocked reports whether the address has failed too often for its next token
-// to be looked at, unless that is the one that failed last.
+// to be looked at, unless that is one that failed lately.
 func (f *failures) blocked(from netip.Addr, hash [sha256.Size]byte, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.peers[network(from)]
-	return p != nil && p.last != hash && p.limit.TokensAt(now) < 1
+	return p != nil && !p.again(hash) && p.limit.TokensAt(now) < 1
 }
 
 // failed notes a wrong token.
@@ -184,9 +187,10 @@ func (f *failures) failed(from netip.Addr, hash [sha256.Size]byte, now time.Time
 		}
 		f.peers[key] = p
 	}
-	if p.last != hash {
+	if !p.again(hash) {
 		p.limit.AllowN(now, 1)
-		p.last = hash
+		p.last[p.next] = hash
+		p.next = (p.next + 1) % len(p.last)
 	}
 }
 

@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"seawall/purge"
@@ -12,6 +13,12 @@ import (
 // what the VCL of its documentation, of xkey and of the common plugins reads:
 // PURGE of a URL, BAN and PURGEKEYS with tags. A ban by pattern would be a
 // search, which a purge here is not.
+
+// varnishMethod reports whether the call has one of the methods that every path
+// of a site has.
+func (c *call) varnishMethod() bool {
+	return c.r.Method == "PURGE" || c.r.Method == "PURGEKEYS" || c.r.Method == "BAN"
+}
 
 // varnishPurge is PURGE of the URL that the request names, in both schemes,
 // since a Varnish is not told which.
@@ -171,20 +178,24 @@ func (c *call) dialect(r purge.Request, name string) (purge.Receipt, bool) {
 	return c.purge(r, "")
 }
 
-// meant is the site that a dialect's call is about, "" if only one can be or
-// none is named.
+// meant is the site that a dialect's call is about, "" if none is named and
+// several can be. One that is named counts even where the token may not act on
+// it: to purge the token's own instead would acknowledge what was not done.
 func (c *call) meant(name string) string {
-	mine := c.sites()
-	if len(mine) == 1 {
-		return mine[0]
-	}
-	for _, s := range mine {
-		if s == name {
-			return s
-		}
+	if slices.Contains(c.h.Cache.Sites(), name) {
+		return name
 	}
 	// A site's own host; this machine's names are how the node is reached.
-	if site, ok := c.h.Cache.SiteOf(strings.ToLower(c.r.Host)); ok && !loopback(c.r.Host) {
+	site, ok := c.h.Cache.SiteOf(strings.ToLower(c.r.Host))
+	ok = ok && !loopback(c.r.Host)
+	every, _ := c.h.Cache.SiteOf("") // answers any host, also the node's own
+	mine := c.sites()
+	switch {
+	case ok && site != every && c.route.style == varnish: // whose clients name a site by Host alone
+		return site
+	case len(mine) == 1:
+		return mine[0]
+	case ok:
 		return site
 	}
 	return ""

@@ -318,9 +318,6 @@ func postWarmup(c *call) {
 	if len(from.urls) == 0 && from.sitemap == "" && len(errs) == 0 {
 		fault("urls", "names nothing to warm, nor does sitemap")
 	}
-	if len(from.urls) > maxWarm {
-		fault("urls", fmt.Sprintf("has %d URLs, of which one call takes at most %d", len(from.urls), maxWarm))
-	}
 	if len(errs) == 0 {
 		errs = c.checkWarmup(&from)
 	}

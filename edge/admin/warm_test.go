@@ -73,7 +73,7 @@ func TestWarmupsThatAreNotRight(t *testing.T) {
 		{"a URL of no site", `{"urls":["http://a.example/","http://c.example/"]}`, nil, 400, []string{"urls[1]: has a host of no site"}},
 		{"a URL of another site", `{"urls":["http://b.example/"]}`, as("bound"), 400, []string{"urls[0]: is of a site that the token bound is not bound to"}},
 		{"a long URL", `{"urls":["http://a.example/` + strings.Repeat("x", maxWarmURL) + `"]}`, nil, 400, []string{"urls[0]: is longer than"}},
-		{"too many", `{"urls":` + list(maxWarm+1, "http://a.example/%d") + `}`, nil, 400, []string{"urls: has 10001 URLs"}},
+		{"too many", `{"urls":` + list(maxWarm+1, "http://a.example/%d") + `}`, nil, 400, []string{"urls: has more than 10000 items"}},
 		{"too many at once", `{"urls":["http://a.example/"],"concurrency":65}`, nil, 400, []string{"concurrency: is not a number from 1 to 64"}},
 		{"half at once", `{"urls":["http://a.example/"],"concurrency":0.5}`, nil, 400, []string{"concurrency: is a number where a whole number"}},
 		{"a sitemap that is none", `{"sitemap":"file:///etc/passwd"}`, nil, 400, []string{"sitemap: is not http"}},

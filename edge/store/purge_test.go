@@ -108,6 +108,32 @@ func TestWhatPurgesSaidOutlivesThem(t *testing.T) {
 	}
 }
 
+// A request may hold an object that has left the store, and was not judged
+// before the purges were forgotten.
+func TestWhatLeftTheStoreIsDoubtfulOncePurgesAreForgotten(t *testing.T) {
+	r := &rules{}
+	s := open(t, r.options())
+	put(s, "a", "", "x")
+	put(s, "b", "", "x")
+	left, stays := find(s, "a").Object, find(s, "b").Object
+	s.Discard(left)
+	r.apply("a", Gone, time.Time{})
+	low := s.Low()
+	s.Each(func(o *Object[string]) bool { s.Judge(o); return true })
+	s.Raise(low)
+	r.purges = nil
+	r.apply("c", Gone, time.Time{})
+	for _, c := range []struct {
+		name string
+		o    *Object[string]
+		want Verdict
+	}{{"what left", left, Doubtful}, {"what stays", stays, Valid}} {
+		if v, _ := s.Judge(c.o); v != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, v, c.want)
+		}
+	}
+}
+
 func TestFillIsJoinedWhenThePurgeIsOfAnother(t *testing.T) {
 	r := &rules{}
 	s := open(t, r.options())

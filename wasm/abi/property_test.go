@@ -1,0 +1,78 @@
+package abi
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestProperty(t *testing.T) {
+	number := func(n uint64) string { return string(binary.LittleEndian.AppendUint64(nil, n)) }
+	x := &Exchange{
+		Request: Message{Method: "GET", Scheme: "https", Authority: "h", Target: "/p?q=1", Header: http.Header{"A.b": {"1", "2"}, "User-Agent": {"ua"}}},
+		Facts: Facts{ID: "7", Protocol: "HTTP/2", Source: "[::1]:99", TLSVersion: 0x304, ServerName: "sni", MTLS: true,
+			Begun: time.Unix(1, 5), Geo: Geo{Country: "NL", ASN: 3}},
+		Cache: Cache{TTL: -1, Tags: []string{"a", "b"}}, Function: "f",
+	}
+	const absent = "absent"
+	for path, want := range map[string]string{
+		"request.path": "/p?q=1", "request.url_path": "/p", "request.query": "q=1", "request.host": "h", "request.scheme": "https",
+		"request.method": "GET", "request.headers.a.b": "1, 2", "request\x00headers\x00a.b": "1, 2", "request\x00headers\x00a.b\x00": "1, 2",
+		"request.useragent": "ua", "request.referer": absent, "request.id": "7", "request.protocol": "HTTP/2", "request.time": number(1_000_000_005),
+		"request.headers.host": "h", "request": absent, "": absent, "response.code": absent, "response.headers.x": absent,
+		"source.address": "[::1]:99", "source.port": number(99), "destination.port": absent,
+		"connection.tls_version": "TLSv1.3", "connection.requested_server_name": "sni", "connection.mtls": "\x01", "connection.id": "7",
+		"plugin_name": "f", "plugin_name.x": absent, "seawall.geo.country": "NL", "seawall.geo.asn": number(3), "seawall.geo.city": absent,
+		"seawall.cache.key": "", "seawall.cache.ttl": absent, "seawall.cache.tags": "a,b", "seawall.cache.status": absent, "seawall.x": absent,
+	} {
+		got, ok := x.Property(path)
+		if s := string(got); !ok && want != absent || ok && s != want {
+			t.Errorf("%q: got %q, %v, want %q", path, got, ok, want)
+		}
+	}
+	x.Response = Message{Status: 404, Header: http.Header{"X": {"y"}}}
+	if got, ok := x.Property("response.code"); !ok || string(got) != number(404) {
+		t.Errorf("response.code: got %q, %v", got, ok)
+	}
+}
+
+// TestSetProperty sets each at each stage, with values good and bad.
+func TestSetProperty(t *testing.T) {
+	seconds := string(binary.LittleEndian.AppendUint64(nil, 60))
+	for _, c := range []struct {
+		path, value string
+		at          string // the stages where it is taken, by number
+		bad         error  // what it is elsewhere
+	}{
+		{"seawall.cache.key", "k", "0", ErrArgument},
+		{"seawall\x00cache\x00key", "k", "0", ErrArgument},
+		{"seawall.cache.key", strings.Repeat("k", keyLimit+1), "", ErrArgument},
+		{"seawall.cache.ttl", seconds, "12", ErrArgument},
+		{"seawall.cache.ttl", "60", "", ErrArgument},
+		{"seawall.cache.ttl", "\xff\xff\xff\xff\xff\xff\xff\xff", "", ErrArgument},
+		{"seawall.cache.tags", "a, b,,", "12", ErrArgument},
+		{"seawall.cache.tags", strings.Repeat("a,", tagLimit+1), "", ErrArgument},
+		{"seawall.cache.status", "hit", "", ErrArgument},
+		{"seawall.cache.other", "", "", ErrNotFound},
+		{"request.path", "/", "", ErrArgument},
+		{"unknown", "", "", ErrNotFound},
+	} {
+		for stage := ViewerRequest; stage <= ViewerResponse; stage++ {
+			x := &Exchange{Stage: stage, Request: Message{Target: "/"}, Cache: Cache{TTL: -1}}
+			err := x.SetProperty(c.path, []byte(c.value))
+			if strings.ContainsRune(c.at, rune('0'+stage)) {
+				if err != nil {
+					t.Errorf("%.40q at stage %d: got error %v", c.path, stage, err)
+				}
+				if x.Cache.Key == "" && x.Cache.TTL == -1 && !x.Cache.TagsSet {
+					t.Errorf("%.40q at stage %d: nothing was set", c.path, stage)
+				}
+			} else if !errors.Is(err, c.bad) {
+				t.Errorf("%.40q at stage %d: got error %v, want %v", c.path, stage, err, c.bad)
+			}
+		}
+	}
+}
