@@ -61,11 +61,11 @@ func (b *body) end(err error) error {
 	case !errors.As(err, &e):
 		err = &Error{Kind: responseCoding, Err: err}
 	}
-	e = b.x.fault(c.s, stepBody, true, err)
+	e = b.x.fault(c.s.server, stepBody, true, err)
 	if e.Step == "" || e.Step == stepHead {
 		e.Step = stepBody
 	}
-	return b.x.p.count(e)
+	return b.x.lost(c.s.server, e)
 }
 
 // Close ends the exchange. A body not read to its end costs the connection:

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/netip"
 	"net/textproto"
 	"sync"
 	"time"
@@ -30,7 +31,8 @@ var (
 // conn is one connection. It carries one exchange at a time, whose goroutine
 // owns it; abort alone may be called by anybody.
 type conn struct {
-	s    *server
+	s    *h1
+	at   netip.AddrPort // the address dialled; zero when a name was
 	wire *wire
 	rw   net.Conn // wire, or TLS over it
 	br   *bufio.Reader
@@ -144,7 +146,7 @@ func (c *conn) broke(step string, err error) error {
 	if early {
 		err = &Error{Kind: protocolError, Step: step, Err: err, unanswered: true}
 	}
-	e := c.x.fault(c.s, step, c.answered, err)
+	e := c.x.fault(c.s.server, step, c.answered, err)
 	e.stale = stale && c.x.ctx.Err() == nil
 	return e
 }
@@ -302,6 +304,7 @@ func (c *conn) relay(h *head) error {
 	if err != nil {
 		return malformed(err.Error())
 	}
+	c.x.relayed.Store(true)
 	if err := t.Got1xxResponse(h.status, header); err != nil {
 		return refuse("interim response refused: %w", err)
 	}
@@ -336,7 +339,7 @@ func (c *conn) respond(h *head) (*http.Response, error) {
 	if c.sender != nil && c.x.expect {
 		unsent = c.sender.refrain() // the server did not want the content
 	}
-	if gaveUp && unsent && c.x.mayRetry() { // after refrain: the body cannot be read any more
+	if gaveUp && unsent && !c.x.fresh && c.x.mayRepeat() { // after refrain: the body cannot be read any more
 		return nil, errGaveUp
 	}
 	if unsent {
@@ -371,7 +374,7 @@ func (c *conn) switched(h *head, resp *http.Response) (*http.Response, error) {
 		return nil, failed("101 before the request's end")
 	}
 	if !c.x.dig() {
-		return nil, &Error{Kind: connLimit, Step: stepHead, Err: errTunnels}
+		return nil, &Error{Kind: connLimit, Step: stepHead, Err: errTunnels, overload: true}
 	}
 	c.keep, c.feed.tunnel = false, true
 	c.x.up.close()

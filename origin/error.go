@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // The Proxy-Status error types in use (RFC 9209, 2.3).
@@ -17,6 +18,7 @@ const (
 	dnsTimeout         = "dns_timeout"
 	dnsError           = "dns_error"
 	unavailable        = "destination_unavailable"
+	notFound           = "destination_not_found"
 	unroutable         = "destination_ip_unroutable"
 	connRefused        = "connection_refused"
 	connTerminated     = "connection_terminated"
@@ -55,6 +57,9 @@ type Error struct {
 	Err    error  // the cause; the context's error when that ended the exchange
 
 	unanswered bool
+	unreached  bool // the request was never sent
+	unsent     bool // a connection that was closing did not take it
+	overload   bool
 	stale      bool // a reused connection closed before it brought an answer
 }
 
@@ -86,6 +91,23 @@ func (e *Error) ProxyStatus() string { return e.Kind }
 // refused here or cancelled.
 func (e *Error) Unanswered() bool { return e.unanswered }
 
+// Overload reports whether the request was refused here because too many are
+// under way: an answer from what is stored is better than another attempt.
+func (e *Error) Overload() bool { return e.overload }
+
+// RetryAfter returns when a client may try again, in whole seconds, for a
+// Retry-After field; 0 when nothing is known.
+func (e *Error) RetryAfter() time.Duration {
+	if e.overload {
+		return overloadRest
+	}
+	return 0
+}
+
+// overloadRest is how long clients are asked to stay away: about as long as the
+// queue takes to empty.
+const overloadRest = 2 * time.Second
+
 // refuse returns the error for a request that is not sent.
 func refuse(format string, args ...any) *Error {
 	return &Error{Kind: requestError, Step: stepRequest, Err: fmt.Errorf(format, args...)}
@@ -106,7 +128,7 @@ func contextError(ctx context.Context) error {
 }
 
 // place fills in where e happened.
-func (x *exchange) place(s *server, e *Error) *Error {
+func (x *exchange) named(s *server, e *Error) *Error {
 	e.Pool = x.p.cfg.Name
 	if s != nil {
 		e.Server = s.url
@@ -122,7 +144,7 @@ func (x *exchange) fault(s *server, step string, answered bool, err error) *Erro
 		if errors.Is(ctxErr, context.DeadlineExceeded) {
 			e.Kind, e.unanswered = timeoutKind(step), !answered
 		}
-		return x.place(s, e)
+		return x.named(s, e)
 	}
 	var e *Error
 	if !errors.As(err, &e) {
@@ -132,7 +154,7 @@ func (x *exchange) fault(s *server, step string, answered bool, err error) *Erro
 		}
 		e.unanswered = !answered
 	}
-	return x.place(s, e)
+	return x.named(s, e)
 }
 
 // incomplete wraps the end of a connection so that no reader takes it for the

@@ -1,6 +1,59 @@
 // Package origin fetches from the servers behind one site: an
-// [http.RoundTripper] with HTTP/1.1 connections of its own. It knows nothing of
-// caching.
+// [http.RoundTripper] that spreads requests over them, keeps failing ones from
+// doing harm, and speaks HTTP/1.1 over connections of its own, HTTP/2 and HTTP/3.
+// It knows nothing of caching.
+//
+// # An attempt
+//
+// A request takes a place at a server, is sent once over that server's
+// transport, and what came of it decides how it goes on:
+//
+//	          all places taken                     no server left
+//	     +--> queue, 1s at most ---> overload           |
+//	     |       |                                      v
+//	request --> seat --> attempt --+--> answer ---> response
+//	             ^  ^              |
+//	             |  |              +--> never sent (connect or TLS failed): another
+//	             |  +--- at once --+    server, whatever the method
+//	             |                 +--> a kept connection was closed: the same server
+//	             |                 |    on a new one, if idempotent
+//	             |                 +--> failed before an answer, or in one that nobody
+//	             |                 |    has seen a byte of; status in Retry.On
+//	             |                 |         |
+//	             |                 |         v
+//	             |                 |    idempotent, content not read, attempts, time
+//	             +-- full jitter --+--- and the pool's budget allow it?
+//	                               |         | no
+//	                               +--> error or answer, as it is
+//
+// The budget is a share of the requests of the last second, with a floor. A
+// retry prefers a server that was not asked. Nothing of an answer has been seen
+// while its small body is held back ([Config.BufferSmall]).
+//
+// # Which servers
+//
+// Requests go to servers that are well: not draining, not down by active checks
+// ([Health]), not ejected for what they answered ([Passive]), and with a breaker
+// that lets them pass. Backups are asked only when no other is well. When none
+// is, the best of the rest is tried: the pool's last usable server is neither
+// ejected nor broken open. The breaker of each server ([Breaker]):
+//
+//	           share of failures reached,
+//	           and another server is usable
+//	+--------+ ---------------------------> +------+
+//	| closed |                              | open | <----+
+//	+--------+ <---+                        +------+      |
+//	               |                           |          | a probe
+//	               | Success probes            | after    | fails
+//	               | in a row went well        v Open     |
+//	               |                      +-----------+   |
+//	               +--------------------- | half open | --+
+//	                                      +-----------+
+//	                                  Probes requests at once
+//
+// Clients that leave, and statuses below 500, are no failures.
+//
+// # HTTP/1.1
 //
 // net/http's transport cannot send a request target as the bytes it is given,
 // fails on unknown transfer codings, and lets bytes that a server sends after
@@ -38,10 +91,7 @@ package origin
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -51,117 +101,50 @@ import (
 // ErrClosed is wrapped by what RoundTrip returns after Close.
 var ErrClosed = errors.New("pool closed")
 
-// Config describes a pool. Servers is required; all else has defaults.
-type Config struct {
-	Name    string   // for errors and metrics
-	Servers []string // "http://host[:port]" or "https://host[:port]", tried in turn
-
-	// Host is the Host field sent: "" or "client" for the request's own,
-	// "origin" for the server's name, else this name. TLS asks for (SNI) and
-	// verifies the server's name, or this name when Host is a fixed one: with
-	// the clients' own hosts a kept connection serves many of them, so there the
-	// certificate vouches for the server. TLS.ServerName overrides both.
-	Host string
-
-	Timeouts       Timeouts
-	MaxIdle        int // kept connections per server beside those used a moment ago; 0: 64; below zero: none is kept
-	MaxInFlight    int // per server, until the answer's body ends or protocols are switched; 0: 1024
-	MaxTunnels     int // per server, after 101; 0: 1024
-	MaxHeaderBytes int // of a response's head; 0: 256 KiB
-
-	TLS *tls.Config // copied; ALPN is always HTTP/1.1
-	// Dial makes connections; nil means a net.Dialer. It must heed ctx. What it
-	// returns may be used by one reader, one writer and one closer at once.
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	Log  *slog.Logger // nil: silent
-}
-
-// Timeouts bound each wait for a server. Zero means the default, below zero
-// means off.
-type Timeouts struct {
-	Connect        time.Duration // name lookup and TCP; 5s
-	TLS            time.Duration // handshake; 5s
-	Header         time.Duration // from the end of the request to the final head; 30s
-	IdleBody       time.Duration // no byte of the response's body; 30s
-	WriteIdle      time.Duration // no progress in a write; 30s
-	RequestIdle    time.Duration // no byte of the request's body, before the answer; 30s
-	Total          time.Duration // the whole exchange, body included; off
-	IdleConn       time.Duration // an unused connection; 4s, as servers often close after 5s
-	ExpectContinue time.Duration // how long a 100 is waited for; 1s
-	// Settle is how long a connection rests before its next request; 5ms. Less
-	// risks that late surplus passes for an answer, more costs connections: as
-	// many as there are requests in that time.
-	Settle time.Duration
-}
-
-func (t Timeouts) withDefaults() Timeouts {
-	set := func(d *time.Duration, def time.Duration) {
-		if *d == 0 {
-			*d = def
-		}
-		*d = max(*d, 0)
-	}
-	set(&t.Connect, 5*time.Second)
-	set(&t.TLS, 5*time.Second)
-	set(&t.Header, 30*time.Second)
-	set(&t.IdleBody, 30*time.Second)
-	set(&t.WriteIdle, 30*time.Second)
-	set(&t.RequestIdle, 30*time.Second)
-	set(&t.Total, 0)
-	set(&t.IdleConn, 4*time.Second)
-	set(&t.ExpectContinue, time.Second)
-	set(&t.Settle, 5*time.Millisecond)
-	return t
-}
-
-// Pool sends requests to its servers in turn. All methods may run at once.
+// Pool sends requests to its servers. All methods may run at once.
 type Pool struct {
 	cfg     Config // defaults filled in, durations that are off are 0
 	servers []*server
-	next    atomic.Uint32 // round robin
+	choose  chooser
 	closed  atomic.Bool
 	scratch sync.Pool // *scratch, for laying out requests
 	buffers sync.Pool // *[]byte of uploadBuffer bytes
 	counts  counters
+
+	ctx     context.Context // ends with Close, and with it what runs behind
+	cancel  context.CancelFunc
+	started sync.Once
+	behind  sync.WaitGroup // health checks and name lookups
+
+	// mu guards the fields below, each server's condition, and the exchanges in the
+	// queue. It is taken last: after a transport's and names'.
+	mu         sync.Mutex
+	inFlight   int
+	tunnels    int
+	queue      []*waiter
+	budget     budget
+	delays     delays    // to answers' heads, for hedging
+	candidates []*server // of the choice under way
+	notes      []note    // to be logged by unlock
 }
 
 // New returns a pool for cfg, or an error that names the setting at fault. It
 // connects to nothing yet.
 func New(cfg Config) (*Pool, error) {
-	if len(cfg.Servers) == 0 {
-		return nil, errors.New("origin: no servers (hint: give at least one http:// or https:// URL)")
-	}
-	cfg.Timeouts = cfg.Timeouts.withDefaults()
-	if cfg.MaxIdle == 0 {
-		cfg.MaxIdle = 64
-	}
-	if cfg.MaxInFlight <= 0 {
-		cfg.MaxInFlight = 1024
-	}
-	if cfg.MaxTunnels <= 0 {
-		cfg.MaxTunnels = 1024
-	}
-	if cfg.MaxHeaderBytes <= 0 {
-		cfg.MaxHeaderBytes = 256 << 10
-	}
-	if cfg.Dial == nil {
-		cfg.Dial = (&net.Dialer{}).DialContext
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Host == "client" {
-		cfg.Host = ""
-	}
-	if err := checkHost(cfg.Host); err != nil {
+	all := cfg.backends()
+	cfg = cfg.withDefaults(len(all))
+	if err := cfg.check(all); err != nil {
 		return nil, err
 	}
 	p := &Pool{cfg: cfg}
+	p.choose, _ = cfg.Balance.choice() // checked above
+	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.scratch.New = func() any { return new(scratch) }
 	p.buffers.New = func() any { b := make([]byte, uploadBuffer); return &b }
-	for _, raw := range cfg.Servers {
-		s, err := newServer(p, raw)
+	for i, b := range all {
+		s, err := newServer(p, i, b)
 		if err != nil {
+			p.cancel()
 			return nil, err
 		}
 		p.servers = append(p.servers, s)
@@ -169,7 +152,12 @@ func New(cfg Config) (*Pool, error) {
 	return p, nil
 }
 
-// RoundTrip sends req to a server and returns its final response. req.URL's
+// RoundTrip is RoundTripHint with the zero Hint.
+func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
+	return p.RoundTripHint(req, Hint{})
+}
+
+// RoundTripHint sends req to a server and returns its final response. req.URL's
 // scheme and host do not choose the server. The request target is
 // req.RequestURI as it is, when set, else req.URL.RequestURI().
 //
@@ -180,90 +168,75 @@ func New(cfg Config) (*Pool, error) {
 // itself or Close ends it. A body that must not be touched after that needs a
 // Close that ends its Read. Interim responses go to the request's
 // httptrace.ClientTrace.Got1xxResponse, 100 only if the request expects it;
-// GotConn is told of each connection that the request goes to.
+// GotConn is told of each connection that the request goes to, but for a hedge's.
 // After 101 the response's Body is an io.ReadWriteCloser with CloseWrite.
 //
 // The response's body must be closed. It ends with io.EOF only if it is whole;
 // cancelling the request's context ends it too. Trailers are in resp.Trailer
 // after io.EOF.
-func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
+func (p *Pool) RoundTripHint(req *http.Request, hint Hint) (*http.Response, error) {
+	p.Start()
 	p.counts.requests.Add(1)
-	x, err := p.newExchange(req)
+	p.mu.Lock()
+	p.budget.request(time.Now())
+	p.mu.Unlock()
+	x, err := p.newExchange(req, hint)
 	answered := false
 	defer func() { // also after a panic
 		if !answered {
 			x.up.close()
 		}
 	}()
-	if err == nil {
-		var resp *http.Response
-		if resp, err = x.run(); err == nil {
-			answered = true
-			return resp, nil
-		}
+	if err != nil {
+		return nil, p.count(err)
 	}
-	return nil, p.count(err)
+	var resp *http.Response
+	if p.cfg.Hedge.On && x.hedgeable() {
+		resp, err = x.hedge()
+	} else {
+		resp, err = x.run()
+	}
+	if err != nil {
+		return nil, p.count(err)
+	}
+	answered = true
+	return resp, nil
 }
 
-// Close closes idle connections and refuses new requests. Exchanges under way
-// end by themselves, and their connections are then closed. It returns nil.
+// Start begins the health checks, if there are to be any. The first request
+// does it too.
+func (p *Pool) Start() {
+	p.started.Do(func() {
+		if p.cfg.Health.Path == "" && !p.cfg.Health.TCP {
+			return
+		}
+		for _, s := range p.servers {
+			p.inBackground(func() { s.watch(p.ctx) })
+		}
+	})
+}
+
+// inBackground runs f in a goroutine that Close waits for, unless the pool is
+// closed. f heeds p.ctx.
+func (p *Pool) inBackground(f func()) {
+	p.mu.Lock() // so that Close waits for all that began before it
+	defer p.mu.Unlock()
+	if !p.closed.Load() {
+		p.behind.Go(f)
+	}
+}
+
+// Close closes idle connections, ends health checks and refuses new requests.
+// Exchanges under way end by themselves, and their connections are then closed.
+// It returns nil.
 func (p *Pool) Close() error {
+	p.mu.Lock()
 	p.closed.Store(true)
+	p.mu.Unlock()
+	p.cancel()
 	for _, s := range p.servers {
-		s.dropIdle()
+		s.transport.close()
 	}
+	p.behind.Wait()
 	return nil
-}
-
-// Stats are counts since the pool was made, and three gauges.
-type Stats struct {
-	Requests, Connects, Reuses, Retries uint64
-	Surplus                             uint64            // connections on which a server said more than it was asked
-	Errors                              map[string]uint64 // by Proxy-Status type, one a failed exchange
-	InFlight, Idle, Tunnels             int
-}
-
-type counters struct {
-	requests, connects, reuses, retries, surplus atomic.Uint64
-	inFlight, tunnels                            atomic.Int64
-
-	mu     sync.Mutex // guards errors
-	errors map[string]uint64
-}
-
-// Stats returns the pool's counters. The caller owns the map.
-func (p *Pool) Stats() Stats {
-	st := Stats{
-		Requests: p.counts.requests.Load(),
-		Connects: p.counts.connects.Load(),
-		Reuses:   p.counts.reuses.Load(),
-		Retries:  p.counts.retries.Load(),
-		Surplus:  p.counts.surplus.Load(),
-		InFlight: int(p.counts.inFlight.Load()),
-		Tunnels:  int(p.counts.tunnels.Load()),
-		Errors:   make(map[string]uint64),
-	}
-	for _, s := range p.servers {
-		st.Idle += s.idleCount()
-	}
-	p.counts.mu.Lock()
-	defer p.counts.mu.Unlock()
-	for kind, n := range p.counts.errors {
-		st.Errors[kind] = n
-	}
-	return st
-}
-
-// count notes a failed exchange and returns its error.
-func (p *Pool) count(err error) error {
-	var e *Error
-	if errors.As(err, &e) {
-		p.counts.mu.Lock()
-		defer p.counts.mu.Unlock()
-		if p.counts.errors == nil {
-			p.counts.errors = make(map[string]uint64)
-		}
-		p.counts.errors[e.Kind]++
-	}
-	return err
 }

@@ -2,13 +2,13 @@ package origin
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -31,16 +31,29 @@ type exchange struct {
 	up       *upload // nil: no content
 	expect   bool    // waits for 100 before its content
 	upgrade  bool
-	trailers bool // TE: trailers
-	close    bool // the caller wants the connection closed
-	fresh    bool // no reused connection any more: this is the retry
-	start    int  // first server in turn
-	failed   []bool
+	trailers bool        // TE: trailers
+	close    bool        // the caller wants the connection closed
+	fresh    bool        // no reused connection any more: this is the retry
+	large    bool        // its head is too long to share a connection
+	relayed  atomic.Bool // the caller has seen an interim response
+
+	begun   time.Time
+	hint    Hint
+	counted bool        // its turn among the servers was taken
+	prefer  *server     // asked before others if it is well; nil: none
+	marks   []uint8     // by server; nil: none was asked yet
+	again   bool        // servers that were asked may be asked again
+	sends   int         // attempts begun
+	retries int         // of the budget
+	held    atomic.Bool // its answer is being held back
+	stuck   *server     // named by the client's cookie; nil: none
 
 	at     *server // where it has a place in flight, or of a tunnel; nil: none
+	probe  bool    // this attempt tries a server whose breaker is half open
 	tunnel bool    // it switched protocols
-	large  bool    // its head is too long to share a connection
 
+	host    string      // instead of what Config.Host says
+	unlink  func() bool // of a hedge: from the context of the request it is for
 	scratch *scratch
 }
 
@@ -53,21 +66,21 @@ type scratch struct {
 
 // newExchange checks req and lays it out. The exchange is never nil, so that
 // its body can be closed; only after a nil error can it run.
-func (p *Pool) newExchange(req *http.Request) (*exchange, error) {
-	x := &exchange{p: p, req: req, ctx: req.Context(), up: newUpload(req)}
+func (p *Pool) newExchange(req *http.Request, hint Hint) (*exchange, error) {
+	x := &exchange{p: p, req: req, ctx: req.Context(), up: newUpload(req), begun: time.Now(), hint: hint}
 	if p.cfg.Timeouts.Total > 0 {
-		x.until = time.Now().Add(p.cfg.Timeouts.Total)
+		x.until = x.begun.Add(p.cfg.Timeouts.Total)
 	}
 	if p.closed.Load() {
-		return x, x.place(nil, &Error{Kind: unavailable, Step: stepRequest, Err: ErrClosed})
+		return x, x.named(nil, &Error{Kind: unavailable, Step: stepRequest, Err: ErrClosed})
 	}
 	x.trace = httptrace.ContextClientTrace(x.ctx)
 	x.scratch = p.scratch.Get().(*scratch)
 	if err := x.layOut(); err != nil {
 		x.putScratch()
-		return x, x.place(nil, err)
+		return x, x.named(nil, err)
 	}
-	x.start = int((p.next.Add(1) - 1) % uint32(len(p.servers)))
+	x.stick()
 	return x, nil
 }
 
@@ -215,9 +228,9 @@ func (x *exchange) layOutFraming(method string) *Error {
 }
 
 // appendHead appends the request's head as it goes to s.
-func (x *exchange) appendHead(b []byte, s *server) []byte {
+func (x *exchange) appendHead(b []byte, s *h1) []byte {
 	b = append(b, x.scratch.line...)
-	b = append(append(b, s.hostFor(x.req)...), "\r\n"...)
+	b = append(append(b, s.hostFor(x)...), "\r\n"...)
 	b = append(b, x.scratch.fields...)
 	var tokens []string
 	if x.upgrade {
@@ -238,94 +251,6 @@ func (x *exchange) appendHead(b []byte, s *server) []byte {
 func appendField(b []byte, name, value string) []byte {
 	b = append(append(b, name...), ": "...)
 	return append(append(b, strings.Trim(value, " \t")...), "\r\n"...)
-}
-
-// idempotent reports whether sending the request twice does what sending it
-// once does (RFC 9110, 9.2.2).
-func (x *exchange) idempotent() bool {
-	switch x.req.Method {
-	case "", "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
-		return true
-	}
-	return false
-}
-
-// mayRetry reports whether the request may be sent once more after a reused
-// connection brought nothing.
-func (x *exchange) mayRetry() bool {
-	return !x.fresh && x.idempotent() && !x.up.touched() && x.ctx.Err() == nil
-}
-
-// run sends the request until a server answers.
-func (x *exchange) run() (*http.Response, error) {
-	defer x.putScratch()
-	for {
-		resp, err := x.attempt()
-		if err == nil {
-			return resp, nil
-		}
-		var e *Error
-		if !errors.As(err, &e) || !e.stale || !x.mayRetry() {
-			return nil, err
-		}
-		x.fresh = true
-		x.p.counts.retries.Add(1)
-	}
-}
-
-// attempt sends the request once. The caller's Dial, trace and body may panic:
-// then neither the place nor the connection is lost.
-func (x *exchange) attempt() (*http.Response, error) {
-	var c *conn
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
-		if c != nil {
-			c.drop()
-		}
-		x.leave()
-	}()
-	c, err := x.connect()
-	if err != nil {
-		returned = true
-		return nil, err
-	}
-	if x.trace != nil && x.trace.GotConn != nil {
-		x.trace.GotConn(httptrace.GotConnInfo{Conn: c.rw, Reused: c.reused})
-	}
-	resp, err := c.exchange(x)
-	returned = true
-	return resp, err
-}
-
-// leave gives the exchange's place back, if it has one.
-func (x *exchange) leave() {
-	s := x.at
-	x.at = nil
-	switch {
-	case s == nil:
-	case x.tunnel:
-		s.tunnels.Add(-1)
-		x.p.counts.tunnels.Add(-1)
-	default:
-		s.leave()
-	}
-}
-
-// dig changes the exchange's place in flight for one of a tunnel, if there is
-// one: what may last for days must not take ordinary requests' places.
-func (x *exchange) dig() bool {
-	s := x.at
-	if s.tunnels.Add(1) > int64(x.p.cfg.MaxTunnels) {
-		s.tunnels.Add(-1)
-		return false
-	}
-	x.tunnel = true
-	x.p.counts.tunnels.Add(1)
-	s.leave()
-	return true
 }
 
 // offered reports whether said, a 101's Upgrade, names protocols and only such

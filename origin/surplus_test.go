@@ -198,7 +198,7 @@ func probeAfter(t *testing.T, url string, cfg *tls.Config, wait func()) (state, 
 		t.Fatal(r.err)
 	}
 	wait()
-	c := p.servers[0].pop(0)
+	c := p.servers[0].transport.(*h1).pop(0)
 	if c == nil {
 		return surplus, p.Stats()
 	}
@@ -392,10 +392,10 @@ func TestWhatIsAcknowledgedOfAHead(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := mustNew(t, Config{Servers: []string{url}})
 			defer p.Close()
-			c := &conn{s: p.servers[0], wire: w, headStart: tt.start, headEnd: tt.end, in: []byte(tt.in)}
-			if got := c.early(); got != tt.early || p.servers[0].surplus.Load() != tt.surplus {
+			c := &conn{s: p.servers[0].transport.(*h1), wire: w, headStart: tt.start, headEnd: tt.end, in: []byte(tt.in)}
+			if got := c.early(); got != tt.early || p.servers[0].transport.(*h1).surplus.Load() != tt.surplus {
 				t.Errorf("head in bytes %d to %d of %d, %d not acknowledged, answer %q: got early %v, surplus %v, want %v, %v",
-					tt.start, tt.end, all, w.unacked(), tt.in, got, p.servers[0].surplus.Load(), tt.early, tt.surplus)
+					tt.start, tt.end, all, w.unacked(), tt.in, got, p.servers[0].transport.(*h1).surplus.Load(), tt.early, tt.surplus)
 			}
 		})
 	}

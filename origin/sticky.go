@@ -1,0 +1,40 @@
+package origin
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// stick makes the exchange prefer the server that the client's cookie names.
+func (x *exchange) stick() {
+	name := x.p.cfg.Sticky.Cookie
+	if name == "" || !x.hint.Uncached {
+		return
+	}
+	for _, c := range x.req.CookiesNamed(name) {
+		i := slices.IndexFunc(x.p.servers, func(s *server) bool { return s.token == c.Value })
+		if i >= 0 {
+			x.prefer = x.p.servers[i]
+			x.stuck = x.prefer
+			return
+		}
+	}
+}
+
+// remember tells the client which server it had, unless it knows.
+func (x *exchange) remember(s *server, resp *http.Response) {
+	cfg := &x.p.cfg.Sticky
+	if cfg.Cookie == "" || !x.hint.Uncached || x.stuck == s || resp.StatusCode == http.StatusSwitchingProtocols {
+		return
+	}
+	line := cfg.Cookie + "=" + s.token + "; Path=/; HttpOnly; SameSite=Lax"
+	if cfg.MaxAge > 0 {
+		line += "; Max-Age=" + strconv.FormatInt(int64(cfg.MaxAge/time.Second), 10)
+	}
+	if cfg.Secure {
+		line += "; Secure"
+	}
+	resp.Header.Add("Set-Cookie", line)
+}
