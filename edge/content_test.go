@@ -203,3 +203,35 @@ func TestLateCloseOfContentTouchesNothing(t *testing.T) {
 		t.Errorf("read after the end: %d, %v", n, err)
 	}
 }
+
+// An answer that the node makes by itself does not wait for content that its
+// client announced and never sends.
+func TestAnswersDoNotWaitForContent(t *testing.T) {
+	h := walkHandler(t, func(r *http.Request) (*http.Response, error) { return resp(r, "x"), nil }, StoreOptions{}, func(s *Site) {
+		s.Hosts = []string{"example.com"}
+	})
+	defer h.Store.Close()
+	defer h.Close()
+	server := httptest.NewServer(h)
+	defer server.Close()
+	for _, c := range []struct{ name, head, want string }{
+		{"PURGE", "PURGE /a HTTP/1.1\r\nHost: example.com\r\n", "405"},
+		{"a loop", "POST /a HTTP/1.1\r\nHost: example.com\r\nCDN-Loop: seawall\r\n", "502"},
+		{"another host", "POST /a HTTP/1.1\r\nHost: other.example\r\n", "421"},
+		{"CONNECT", "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n", "400"},
+	} {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.WriteString(conn, c.head+"Content-Length: 100\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil || !strings.Contains(line, c.want) {
+			t.Errorf("%s: got %q, %v; want %s", c.name, line, err, c.want)
+		}
+	}
+}

@@ -195,6 +195,29 @@ func (x *exchange) contentBroke(err error) {
 	}
 }
 
+// functionStopped answers when a function stopped the content on its way to
+// the origin. It reports false when none did.
+func (x *exchange) functionStopped() bool {
+	c := x.called
+	if c == nil {
+		return false
+	}
+	stopped := c.run.Stopped()
+	if stopped == nil {
+		return false
+	}
+	x.status = cacheStatus{}
+	if stopped.Verdict != wasm.Answered {
+		x.functionFailed(stopped.Result)
+		return true
+	}
+	if c.wrapped { // functionAnswered calls them itself
+		x.w, c.wrapped = c.out.ResponseWriter, false
+	}
+	x.functionAnswered()
+	return true
+}
+
 // functionAnswered sends what a function answered instead of the node.
 func (x *exchange) functionAnswered() {
 	c := x.called
@@ -221,6 +244,7 @@ func (x *exchange) functionAnswered() {
 		delete(h, "Content-Length")
 	}
 	body := c.run.ResponseBody(m.Source)
+	x.leaveContent()
 	x.head(m.Status)
 	if x.method == http.MethodHead || body == nil || !bodyAllowed(m.Status) {
 		return

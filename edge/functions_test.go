@@ -1,9 +1,11 @@
 package edge
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -468,5 +470,25 @@ func TestFunctionsCannotHideLoops(t *testing.T) {
 	w.ask(t, "GET", "/a", "CDN-Loop", "other", "Via", "1.1 other")
 	if loop, via := got.Get("Cdn-Loop"), got.Get("Via"); loop != "other, seawall; node=seawall" || via != "1.1 other, 1.1 seawall" {
 		t.Errorf("CDN-Loop %q, Via %q", loop, via)
+	}
+}
+
+// A function's answer does not wait for content that never comes.
+func TestFunctionsAnswerWithoutContent(t *testing.T) {
+	w := withFunctions(t, &echo{}, []program{{lines: "need authorization\n"}}, nil, nil)
+	server := httptest.NewServer(w.Handler)
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(conn, "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 100\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || !strings.Contains(line, "401") {
+		t.Errorf("got %q, %v; want 401", line, err)
 	}
 }

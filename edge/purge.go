@@ -310,6 +310,7 @@ func (x *exchange) purge() {
 	h["Cache-Control"] = []string{"no-store"}
 	const text = `{"status":"ok"}` + "\n"
 	h["Content-Length"] = []string{"16"}
+	x.leaveContent()
 	x.head(http.StatusOK)
 	x.write([]byte(text))
 }

@@ -341,8 +341,18 @@ func (x *exchange) page(status int) {
 	h["Cache-Control"] = []string{"no-store"}
 	h["Content-Length"] = []string{strconv.Itoa(len(text))}
 	x.fwdKnown = 0
+	x.leaveContent()
 	x.head(status)
 	if x.method != http.MethodHead {
 		x.write([]byte(text))
+	}
+}
+
+// leaveContent is for answers to requests whose content nobody has read. In
+// HTTP/1 net/http reads some of it before it answers, and would wait for ever
+// for what the client announced and does not send.
+func (x *exchange) leaveContent() {
+	if x.r.ProtoMajor == 1 && x.content == nil && hasContent(x.r) {
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(time.Second)) // not every connection has one
 	}
 }

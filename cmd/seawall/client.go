@@ -120,6 +120,12 @@ func (c *client) send(r *http.Request, answer any) error {
 	return nil
 }
 
+// strange is the error of an answer without what a node's has: something else
+// answers there.
+func (c *client) strange() error {
+	return fmt.Errorf("%s does not answer as a node does (hint: --node ADDR names the admin listener)", c.base)
+}
+
 // unreached is the error of a node that gave no answer.
 func (c *client) unreached(err error) error {
 	if errors.Is(err, context.Canceled) {

@@ -79,11 +79,14 @@ func (c *purgeCommand) Run(t *terminal) error {
 	if err := node.call(ctx, "POST", "/v1/purges", body, &answer); err != nil {
 		return err
 	}
+	if c.DryRun && answer.Matched == nil || !c.DryRun && answer.ID == nil {
+		return node.strange()
+	}
 	if c.DryRun && !c.JSON {
 		answer.say(t)
 		return nil
 	}
-	if answer.ID == nil || !c.Wait {
+	if c.DryRun || !c.Wait {
 		return c.done(t, &answer)
 	}
 	state, err := c.await(ctx, node, t, *answer.ID)
@@ -100,9 +103,6 @@ func (c *purgeCommand) done(t *terminal, answer *purgeAnswer) error {
 	if c.JSON {
 		return printJSON(t.out, answer)
 	}
-	if answer.ID == nil {
-		return fmt.Errorf("%s did not say that it purged", c.Node)
-	}
 	fmt.Fprintf(t.out, "%s %s\n", c.word(), oneLine(*answer.ID))
 	return nil
 }
@@ -117,7 +117,7 @@ func (c *purgeCommand) word() string {
 
 // say prints what a dry run counted.
 func (a *purgeAnswer) say(t *terminal) {
-	if a.Matched == nil || a.Matched.Objects == 0 {
+	if a.Matched.Objects == 0 {
 		fmt.Fprintln(t.out, "nothing that is stored would be reached")
 		return
 	}

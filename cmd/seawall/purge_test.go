@@ -184,6 +184,52 @@ func TestPurgeCommandSays(t *testing.T) {
 	}
 }
 
+// One client cannot take all connections of the admin listener, which answers
+// for the node's health.
+func TestOneClientCannotHoldTheAdminListener(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs a second loopback address")
+	}
+	_, _, admin := administered(t, "", siteOver(versioned(t)))
+	for range 300 {
+		c, err := net.Dial("tcp", admin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	another := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	from := &http.Transport{DialContext: another.DialContext}
+	defer from.CloseIdleConnections()
+	res, err := (&http.Client{Transport: from, Timeout: 5 * time.Second}).Get("http://" + admin + "/healthz")
+	if err != nil {
+		t.Fatalf("health, with 300 connections of another client: %v", err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 200 {
+		t.Errorf("health, with 300 connections of another client: got %d, want 200", res.StatusCode)
+	}
+}
+
+// Whoever names the wrong port must not be told that all is well, whatever
+// answers there.
+func TestCommandsKnowANode(t *testing.T) {
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, `{}`)
+	}))
+	defer other.Close()
+	for _, args := range [][]string{
+		{"purge", "http://a.example/"}, {"purge", "http://a.example/", "--json"}, {"purge", "http://a.example/", "--wait"},
+		{"purge", "http://a.example/", "--dry-run"}, {"purge", "http://a.example/", "--dry-run", "--json"},
+		{"push", "http://a.example/", os.DevNull}, {"warm", "http://a.example/"}, {"warm", "http://a.example/", "--json"},
+	} {
+		code, out, errs := command(append(args, "--node", other.URL)...)
+		if code != exitFailed || out != "" || !strings.Contains(errs, "does not answer as a node does") {
+			t.Errorf("%q: exit %d, %q, %q; want 1, nothing, and that it is no node", args, code, out, errs)
+		}
+	}
+}
+
 // A reload keeps the purges, and reads the tokens again.
 func TestTokensOfTheConfiguration(t *testing.T) {
 	from := versioned(t)

@@ -80,6 +80,9 @@ func (c *pushCommand) Run(t *terminal) error {
 	if err := node.send(r, &answer); err != nil {
 		return err
 	}
+	if answer.Status == 0 {
+		return node.strange()
+	}
 	if c.JSON {
 		return printJSON(t.out, answer)
 	}

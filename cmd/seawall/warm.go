@@ -92,6 +92,9 @@ func (c *warmCommand) Run(t *terminal) error {
 	if err := node.call(ctx, "POST", "/v1/warmups", body, &state); err != nil {
 		return err
 	}
+	if state.ID == "" {
+		return node.strange()
+	}
 	if err := c.follow(ctx, node, t, &state); err != nil {
 		return err
 	}
@@ -124,9 +127,14 @@ func (c *warmCommand) follow(ctx context.Context, node *client, t *terminal, sta
 			return fmt.Errorf("interrupted with %d of %s done; what was fetched stays", state.Done, plural(state.Total, "URL"))
 		}
 		var now warmState
-		if err := node.call(ctx, "GET", path, nil, &now); err != nil && ctx.Err() == nil {
+		err := node.call(ctx, "GET", path, nil, &now)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
 			return err
-		} else if err == nil {
+		case now.ID != state.ID:
+			return node.strange()
+		default:
 			*state = now
 		}
 		switch {

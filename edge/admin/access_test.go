@@ -3,9 +3,12 @@ package admin
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -254,3 +257,61 @@ func TestScopes(t *testing.T) {
 		t.Errorf("read and push: got %q", got)
 	}
 }
+
+// net/http reads on for content that a call leaves unread, before it sends the
+// answer: whoever announces content and sends none must not keep its
+// connection, which needs no token, for ever.
+func TestContentThatNeverComes(t *testing.T) {
+	for _, c := range []struct {
+		name, head string
+		want       string
+		most       time.Duration
+	}{
+		{"refused", "POST /v1/purges HTTP/1.1\r\n", "401", unreadWait},
+		{"health", "GET /healthz HTTP/1.1\r\n", "200", unreadWait},
+		{"figures", "GET /metrics HTTP/1.1\r\nFastly-Key: " + secretOf("reader") + "\r\n", "200", unreadWait},
+		{"JSON", "POST /v1/purges HTTP/1.1\r\nContent-Type: application/json\r\nFastly-Key: " + secretOf("purger") + "\r\n", "400", bodyWait + unreadWait},
+		{"a push that is not right", "PUT /v1/objects HTTP/1.1\r\nFastly-Key: " + secretOf("pusher") + "\r\n", "400", unreadWait},
+		{"a push", "PUT /v1/objects?url=http://a.example/1 HTTP/1.1\r\nFastly-Key: " + secretOf("pusher") + "\r\n", "400", bodyWait + unreadWait},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server, client := net.Pipe()
+				s := &http.Server{Handler: new(fakeNode).handler(t, testTokens())}
+				go s.Serve(&oneConn{conn: server, done: make(chan struct{})})
+				defer s.Close()
+				defer client.Close()
+				began := time.Now()
+				go client.Write([]byte(c.head + "Host: 127.0.0.1:9090\r\nContent-Length: 100\r\n\r\n"))
+				client.SetReadDeadline(began.Add(time.Hour))
+				answer := make([]byte, 12)
+				if _, err := io.ReadFull(client, answer); err != nil || !strings.HasSuffix(string(answer), c.want) {
+					t.Errorf("got %q, %v; want %s", answer, err, c.want)
+				}
+				if took := time.Since(began); took > c.most {
+					t.Errorf("took %v, want at most %v", took, c.most)
+				}
+			})
+		})
+	}
+}
+
+// oneConn is a listener with one connection.
+type oneConn struct {
+	conn net.Conn
+	once sync.Once
+	done chan struct{}
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	var conn net.Conn
+	l.once.Do(func() { conn = l.conn })
+	if conn != nil {
+		return conn, nil
+	}
+	<-l.done
+	return nil, net.ErrClosed
+}
+
+func (l *oneConn) Close() error   { close(l.done); return nil }
+func (l *oneConn) Addr() net.Addr { return l.conn.LocalAddr() }

@@ -144,6 +144,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	c := &call{h: h, w: w, r: r}
+	c.giveUpBody() // until something wants it
 	switch {
 	case c.varnishMethod(): // a site may have such a path too
 	case r.URL.Path == "/healthz":

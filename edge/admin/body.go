@@ -42,7 +42,9 @@ func (c *call) readFields(limit int64) *fields {
 	}
 	c.awaitBody()
 	text, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, limit))
-	c.bodyRead()
+	if err == nil {
+		c.bodyRead()
+	}
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):

@@ -110,7 +110,7 @@ type awaited struct {
 func (a *awaited) Read(b []byte) (int, error) {
 	a.c.awaitBody()
 	n, err := a.body.Read(b)
-	if err != nil {
+	if err == io.EOF {
 		a.c.bodyRead()
 	}
 	return n, err
