@@ -47,8 +47,11 @@ type Site struct {
 	Hosts []string
 	// Origin fetches. The request it is given has RequestURI set to the
 	// target's bytes and Host to the client's; errors may have a method
-	// ProxyStatus() string that names an RFC 9209 error type, and one
-	// Unanswered() bool that tells whether no byte of a response came.
+	// ProxyStatus() string that names an RFC 9209 error type, one
+	// Unanswered() bool that tells whether no byte of a response came, one
+	// Overload() bool that tells whether the request was held back because too
+	// many are under way, and one RetryAfter() time.Duration for clients, 0 for
+	// nothing. It may be Hinted.
 	Origin http.RoundTripper
 	// Cache is the policy of requests that no rule changes.
 	Cache Cache

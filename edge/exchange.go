@@ -52,6 +52,7 @@ type exchange struct {
 	firstByte  time.Duration
 	originTime time.Duration
 	origin     *server     // that answered, nil when none was asked
+	uncached   bool        // the origin was told that nothing but this client gets its answer
 	content    *clientBody // what goes to the origin of the client's, if any
 
 	socket    bool   // an extended CONNECT for a WebSocket

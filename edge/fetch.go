@@ -295,6 +295,7 @@ type flight struct {
 	ask    ask
 	fill   *store.Fill[Meta]
 	out    *http.Request
+	hint   Hint
 	seen   *Object       // what is stored, nil if none
 	terms  rfc9111.Terms // seen's
 	asks   bool          // the request has seen's conditions
@@ -347,6 +348,7 @@ func (x *exchange) newFlight(seat *store.Seat[Meta]) *flight {
 	})
 	f.out = x.outgoing(ctx)
 	x.shareable(f.out)
+	f.hint = x.originHint(false)
 	seat.Note = f
 	f.facts = x.originFacts()
 	// What was purged since the look-up is not even asked about.
@@ -411,7 +413,7 @@ func (f *flight) run() {
 		}
 	}()
 	asked := time.Now()
-	resp, err := f.site.roundTrip(f.out, f.facts)
+	resp, err := f.site.roundTrip(f.out, f.hint, f.facts)
 	if err == nil && resp.StatusCode == http.StatusNotModified && f.asks {
 		if f.confirmed(resp, asked) {
 			return
@@ -441,7 +443,7 @@ func (f *flight) refetch() (*http.Response, error) {
 	delete(f.out.Header, "If-Modified-Since")
 	f.seen.Invalidate()
 	f.asks = false
-	return f.site.roundTrip(f.out, f.facts)
+	return f.site.roundTrip(f.out, f.hint, f.facts)
 }
 
 // failed ends the fill when no answer came.

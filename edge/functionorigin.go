@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"seawall/edge/rfc9111"
@@ -24,9 +25,9 @@ func (e *functionError) ProxyStatus() string { return "proxy_internal_error" }
 // roundTrip sends out to the site's origin, by way of its origin functions:
 // they see the request before the origin does, and the response before it is
 // judged and stored. out is left as it is: a retry goes through them again.
-func (s *site) roundTrip(out *http.Request, facts *abi.Facts) (*http.Response, error) {
+func (s *site) roundTrip(out *http.Request, hint Hint, facts *abi.Facts) (*http.Response, error) {
 	if s.OriginFunctions == nil {
-		return s.Origin.RoundTrip(out)
+		return s.send(out, hint)
 	}
 	b := &originBody{}
 	b.ex.Stage, b.ex.Facts = abi.OriginRequest, *facts
@@ -38,7 +39,7 @@ func (s *site) roundTrip(out *http.Request, facts *abi.Facts) (*http.Response, e
 		b.ex.Request.Source = out.Body
 	}
 	b.run = s.OriginFunctions.Begin(out.Context(), &b.ex)
-	resp, err := s.throughOrigin(out, b)
+	resp, err := s.throughOrigin(out, hint, b)
 	if err != nil {
 		b.run.End()
 		return nil, err
@@ -50,7 +51,7 @@ func (s *site) roundTrip(out *http.Request, facts *abi.Facts) (*http.Response, e
 	return resp, nil
 }
 
-func (s *site) throughOrigin(out *http.Request, b *originBody) (*http.Response, error) {
+func (s *site) throughOrigin(out *http.Request, hint Hint, b *originBody) (*http.Response, error) {
 	result := b.run.Request()
 	if result.Verdict != wasm.Continue && out.Body != nil {
 		_ = out.Body.Close() // as a RoundTripper does; nobody reads it any more
@@ -60,26 +61,35 @@ func (s *site) throughOrigin(out *http.Request, b *originBody) (*http.Response, 
 	case wasm.Failed:
 		return nil, &functionError{result}
 	case wasm.Answered:
-		resp = &http.Response{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header), Body: http.NoBody, Request: out}
-		b.ex.Answered = false
+		resp = answerTo(out)
 	default:
 		sent, err := s.rewrittenOut(out, b)
 		if err != nil {
 			return nil, err
 		}
-		if resp, err = s.Origin.RoundTrip(sent); err != nil {
-			return nil, err
-		}
-		if resp.StatusCode == http.StatusSwitchingProtocols {
+		resp, err = s.send(sent, hint)
+		stopped := b.run.Stopped()
+		switch {
+		case err == nil && resp.StatusCode == http.StatusSwitchingProtocols:
 			return resp, nil
-		}
-		b.ex.Response = abi.Message{Status: resp.StatusCode, Header: resp.Header}
-		if resp.ContentLength != 0 && bodyAllowed(resp.StatusCode) && sent.Method != http.MethodHead {
-			b.ex.Response.Source = b.watch(resp)
+		case err == nil:
+			b.run.Received(func(x *abi.Exchange) {
+				x.Response = abi.Message{Status: resp.StatusCode, Header: resp.Header}
+				if resp.ContentLength != 0 && bodyAllowed(resp.StatusCode) && sent.Method != http.MethodHead {
+					x.Response.Source = b.watch(resp)
+				}
+			})
+		case stopped == nil:
+			return nil, err
+		case stopped.Verdict != wasm.Answered:
+			return nil, &functionError{stopped.Result}
+		default: // a function did, when it saw the content
+			resp = answerTo(out)
 		}
 	}
-	b.ex.Cache.Status = "miss"
-	b.ex.Cache.Tags = tagsOf(b.ex.Response.Header)
+	b.run.Received(func(x *abi.Exchange) {
+		x.Answered, x.Cache.Status, x.Cache.Tags = false, "miss", tagsOf(x.Response.Header)
+	})
 	b.body = resp.Body
 	if result := b.run.Response(); result.Verdict == wasm.Failed {
 		resp.Body.Close()
@@ -88,11 +98,19 @@ func (s *site) throughOrigin(out *http.Request, b *originBody) (*http.Response, 
 	return b.made(resp)
 }
 
+// answerTo returns a response that a function's answer is put into.
+func answerTo(out *http.Request) *http.Response {
+	return &http.Response{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header), Body: http.NoBody, Request: out}
+}
+
 // rewrittenOut returns the request as the functions left it.
 func (s *site) rewrittenOut(out *http.Request, b *originBody) (*http.Request, error) {
 	q := &b.ex.Request
 	sent := out.WithContext(out.Context())
 	sent.Header = q.Header
+	// No function may let requests go in circles.
+	restore(sent.Header, "Via", out.Header["Via"])
+	restore(sent.Header, "Cdn-Loop", out.Header["Cdn-Loop"])
 	if q.Changed {
 		path, query, ok := splitTarget(q.Target)
 		if !ok && q.Target == out.RequestURI {
@@ -137,6 +155,7 @@ func (s *site) rewrittenOut(out *http.Request, b *originBody) (*http.Request, er
 type originBody struct {
 	ex   abi.Exchange
 	run  *wasm.Run
+	once sync.Once // ends run
 	body io.Closer
 	from io.Reader
 	resp *http.Response
@@ -166,6 +185,11 @@ func (b *originBody) made(resp *http.Response) (*http.Response, error) {
 		resp.Body.Close()
 		return nil, &functionError{wasm.Result{Function: "origin_response", Reason: "status"}}
 	}
+	if resp.StatusCode == http.StatusNotModified && !m.Replaced {
+		// It confirms what is stored. With another status it would be a
+		// response of its own, without content.
+		m.Status = http.StatusNotModified
+	}
 	wants := b.run.WantsResponseBody()
 	resp.StatusCode, resp.Status, resp.Header = m.Status, "", m.Header
 	if resp.Header == nil {
@@ -175,6 +199,9 @@ func (b *originBody) made(resp *http.Response) (*http.Response, error) {
 	switch {
 	case m.Source == nil:
 		b.from = http.NoBody
+	case !bodyAllowed(m.Status): // a function made it such a response
+		b.from, resp.ContentLength = http.NoBody, 0
+		delete(resp.Header, "Content-Length")
 	case own != nil && !wants:
 		b.from = own
 	default:
@@ -211,13 +238,11 @@ func (b *originBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close gives up the content and lets the functions go.
+// Close gives up the content and lets the functions go. It may be called while
+// a Read or another Close is under way: by the client's leaving.
 func (b *originBody) Close() error {
 	err := b.body.Close()
-	if b.run != nil {
-		b.run.End()
-		b.run = nil
-	}
+	b.once.Do(b.run.End)
 	return err
 }
 

@@ -492,3 +492,26 @@ func TestFunctionsAnswerWithoutContent(t *testing.T) {
 		t.Errorf("got %q, %v; want 401", line, err)
 	}
 }
+
+// A function at the origin's response cannot make an empty response of a
+// confirmation.
+func TestOriginFunctionsLeaveConfirmations(t *testing.T) {
+	asked := 0
+	o := rt(func(r *http.Request) (*http.Response, error) {
+		asked++
+		q := resp(r, "stored", "Cache-Control", "max-age=0", "Etag", `"one"`)
+		if r.Header.Get("If-None-Match") != "" {
+			q.StatusCode, q.Body, q.ContentLength = 304, http.NoBody, 0
+		}
+		return q, nil
+	})
+	w := withFunctions(t, o, nil, []program{{lines: "response :status 200\n"}}, nil)
+	for i := range 3 {
+		if resp, body := w.ask(t, "GET", "/a"); resp.StatusCode != 200 || body != "stored" {
+			t.Errorf("%d: got %d %q, want 200 %q", i, resp.StatusCode, body, "stored")
+		}
+	}
+	if asked != 3 {
+		t.Errorf("the origin was asked %d times, want 3", asked)
+	}
+}

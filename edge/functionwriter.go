@@ -2,12 +2,16 @@ package edge
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"reflect"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"seawall/edge/rfc9111"
 	"seawall/wasm"
@@ -43,9 +47,6 @@ var errReplaced = errors.New("edge: a function replaced the response")
 func (x *exchange) wrapResponse() {
 	c := x.called
 	header, content := c.run.WantsResponse()
-	if x.socket || upgrades(x.r) {
-		content = false // what follows is no content
-	}
 	if !header && !content {
 		return
 	}
@@ -76,7 +77,7 @@ func (w *functionWriter) WriteHeader(status int) {
 		}
 		return
 	}
-	if w.status != 0 || w.pipe != nil || w.done {
+	if w.pipe != nil || w.status != 0 || w.done {
 		return
 	}
 	x := w.x
@@ -85,8 +86,10 @@ func (w *functionWriter) WriteHeader(status int) {
 	if w.content {
 		weaken(w.header)
 	}
-	ex.Cache.Status, ex.Failed = x.outcome.String(), x.outcome == Fault
-	ex.Response = abi.Message{Status: status, Header: w.header}
+	x.called.run.Received(func(ex *abi.Exchange) {
+		ex.Cache.Status, ex.Failed = x.outcome.String(), x.outcome == Fault
+		ex.Response = abi.Message{Status: status, Header: w.header}
+	})
 	empty := x.method == http.MethodHead || !bodyAllowed(status) || one(w.header["Content-Length"]) == "0"
 	switch {
 	case empty:
@@ -94,7 +97,7 @@ func (w *functionWriter) WriteHeader(status int) {
 			delete(w.header, "Content-Length") // it is not what functions would make of it
 		}
 		w.finish(x.called.run.Response(), nil)
-	case !w.content:
+	case !w.content, x.socket && status == http.StatusOK: // what follows the latter is no content
 		mark := &marker{}
 		ex.Response.Source = mark
 		w.finish(x.called.run.Response(), mark)
@@ -181,6 +184,9 @@ func (w *functionWriter) writeHead(m *abi.Message) {
 		restore(m.Header, "Connection", w.closing)
 		restore(m.Header, "Trailer", w.trailer)
 	}
+	if !bodyAllowed(m.Status) && m.Status != http.StatusNotModified {
+		delete(m.Header, "Content-Length")
+	}
 	w.copyHeader(m.Header)
 	if _, ok := w.ResponseWriter.Header()["Content-Type"]; !ok {
 		w.ResponseWriter.Header()["Content-Type"] = nil // net/http would guess one
@@ -216,6 +222,14 @@ func (w *functionWriter) copyHeader(h http.Header) {
 func (w *functionWriter) transform(in *io.PipeReader) {
 	defer close(w.end)
 	x := w.x
+	defer func() {
+		if p := recover(); p != nil { // net/http would end the request, not the node
+			x.h.Stats.Fault(FaultPanic)
+			x.h.words.say(slog.LevelError, "functions panicked", "site", x.site.Name, "panic", fmt.Sprint(p))
+			w.err = errReplaced
+			_ = in.CloseWithError(w.err) // it returns nil
+		}
+	}()
 	m := &x.called.ex.Response
 	result := x.called.run.Response()
 	if !w.settled(result, m) {
@@ -239,10 +253,10 @@ func (w *functionWriter) transform(in *io.PipeReader) {
 // Write sends content, or gives it to the functions.
 func (w *functionWriter) Write(p []byte) (int, error) {
 	switch {
+	case w.pipe != nil: // all else is its other end's
+		return w.pipe.Write(p)
 	case w.done:
 		return 0, errReplaced
-	case w.pipe != nil:
-		return w.pipe.Write(p)
 	}
 	return w.ResponseWriter.Write(p)
 }
@@ -281,7 +295,9 @@ func (w *functionWriter) complete() error {
 	to := w.ResponseWriter.Header()
 	trailers := w.x.called.run.ResponseTrailers(trailersOf(w.header))
 	for name, lines := range trailers {
-		to[http.TrailerPrefix+name] = lines
+		if httpguts.ValidTrailerHeader(name) {
+			to[http.TrailerPrefix+name] = lines
+		}
 	}
 	return nil
 }

@@ -37,13 +37,15 @@ func (x *exchange) pass(claim *store.Claim[Meta]) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: gate.relay, GotConn: x.origin.got})
 	out := x.outgoing(ctx)
 	x.prepare(out, claim)
+	hint := x.originHint(claim == nil && !x.mayUpdate())
+	x.uncached = hint.Uncached
 	if claim == nil && (x.mayStoreForGet() || x.mayUpdate()) {
 		claim = x.h.Store.Claim(x.hash, x.key)
 		defer x.h.Store.Drop(claim)
 	}
 	defer func() { x.content.end() }()
 	asked := time.Now()
-	resp, err := x.site.roundTrip(out, x.originFacts())
+	resp, err := x.site.roundTrip(out, hint, x.originFacts())
 	gate.close()
 	x.originTime = time.Since(asked)
 	if err != nil {
@@ -224,8 +226,14 @@ func (b *clientBody) Read(p []byte) (int, error) {
 
 // failPass answers when no response came.
 func (x *exchange) failPass(err error) {
+	if x.functionStopped() {
+		return
+	}
 	var tooLarge *http.MaxBytesError
+	var stopped *functionError
 	switch {
+	case errors.As(err, &stopped) && stopped.Status == http.StatusRequestEntityTooLarge:
+		x.functionFailed(stopped.Result)
 	case errors.As(err, &tooLarge):
 		x.fault(FaultLimit)
 		if x.r.ProtoMajor == 1 {
@@ -265,8 +273,11 @@ func (x *exchange) failOrigin(err error) {
 	case "connection_limit_reached", "proxy_internal_error":
 		status = http.StatusServiceUnavailable
 	}
-	if x.object != nil && (x.terms.Validate || x.terms.MustRevalidate) && unanswered(err) {
+	if x.object != nil && (x.terms.Validate || x.terms.MustRevalidate) && unanswered(err) && !overloaded(err) {
 		status = http.StatusGatewayTimeout // RFC 9111, 5.2.2.2
+	}
+	if after := retryAfter(err); after != "" {
+		x.w.Header()["Retry-After"] = []string{after}
 	}
 	x.h.words.say(slog.LevelWarn, "origin failed", "site", x.site.Name, "url", clip(x.url()), "err", err)
 	x.fail(status, kind)
@@ -451,6 +462,9 @@ type draft struct {
 func (x *exchange) draft(resp *http.Response, claim *store.Claim[Meta], got time.Time) *draft {
 	if claim == nil {
 		return nil
+	}
+	if x.uncached && len(resp.Header["Set-Cookie"]) > 0 {
+		return nil // the origin was told that it may add a cookie for this client alone
 	}
 	policy := x.site.policyFor(x.path, x.header, resp.StatusCode)
 	f := &flight{h: x.h, site: x.site, policy: x.policy, ask: x.ask}

@@ -120,6 +120,24 @@ func (r *Run) RequestBody(src io.ReadCloser) io.ReadCloser {
 	return &flow{run: r.lend(), src: src, close: src.Close, which: 0}
 }
 
+// Stopped tells why a reader of RequestBody has stopped: clients of an origin
+// may hide it among errors of their own. It is nil when none has.
+func (r *Run) Stopped() *BodyError {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopped
+}
+
+// Received runs set, which gives x the response, before Response where a
+// reader of RequestBody may be in use: an answer that a function gives to what
+// it reads comes too late then.
+func (r *Run) Received(set func(x *abi.Exchange)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.responded = true
+	set(r.x)
+}
+
 // ResponseBody does so for the response's. A read gives out what is ready: it
 // waits for more only when it has nothing.
 func (r *Run) ResponseBody(src io.Reader) io.Reader {
@@ -133,6 +151,9 @@ func (r *Run) lend() *Run {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lent = true
+	if r.over == nil {
+		r.over = make(chan struct{})
+	}
 	return r
 }
 
@@ -217,7 +238,13 @@ func (w *flow) fill() {
 	var fault error
 	// Guests and the code that reads may keep what they get for a while.
 	w.ready, fault = r.pass(w.which, append([]byte(nil), w.room[:n]...), err == io.EOF)
+	var stopped *BodyError
+	if w.which == 0 && errors.As(fault, &stopped) {
+		r.stopped = stopped
+	}
 	switch {
+	case r.ended: // while a function waited
+		w.ready, w.err = nil, errEnded
 	case fault != nil:
 		w.ready, w.err = nil, fault
 	case err == io.EOF:
@@ -340,7 +367,7 @@ func (e *entry) broken(t *abi.Trap, data []byte) ([]byte, error) {
 
 // answered reports a local answer given while content was passed.
 func (e *entry) answered(which int) error {
-	if which == 0 {
+	if which == 0 && !e.run.responded {
 		e.run.x.Response = e.x.Response
 		e.run.answered()
 	}
@@ -381,7 +408,7 @@ func (e *entry) call(which int, held []byte, ended, trailers bool) ([]byte, erro
 		s.paused, s.pending = true, held
 		return nil, nil
 	default:
-		if t := e.waitUnlocked(which == 1); t != nil {
+		if t := e.wait(which == 1, true); t != nil {
 			return e.broken(t, held)
 		}
 		if e.x.Answered {
@@ -393,13 +420,6 @@ func (e *entry) call(which int, held []byte, ended, trailers bool) ([]byte, erro
 	theirs.Trailer = own.Trailer
 	s.ended = s.ended || ended || trailers
 	return held, nil
-}
-
-// waitUnlocked waits without keeping the other side's reader from the run.
-func (e *entry) waitUnlocked(response bool) *abi.Trap {
-	e.run.mu.Unlock()
-	defer e.run.mu.Lock()
-	return e.wait(response)
 }
 
 func (e *entry) callback(which int, trailers bool) (abi.Action, error) {

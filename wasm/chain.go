@@ -3,6 +3,7 @@ package wasm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -124,18 +125,21 @@ func (c *Chain) Functions() []string {
 type Run struct {
 	chain   *Chain
 	ctx     context.Context
-	wake    chan struct{}
+	wake    [2]chan struct{} // for who waits on the request's side, and the response's
 	wakeUp  func()
 	entries []entry
-	open    bool // the chain was not closed when it began
-	origin  bool // its stages are those of the origin's side
-	reached int  // entries whose request callbacks ran
-	source  content
+	open    bool     // the chain was not closed when it began
+	origin  bool     // its stages are those of the origin's side
+	reached int      // entries whose request callbacks ran
+	source  *content // of the request; readers may keep it for longer than the run is
 
-	mu    sync.Mutex // guards what follows, and entries, once readers are given out
-	x     *abi.Exchange
-	lent  bool // a reader was given out: the run is not used again
-	ended bool
+	mu        sync.Mutex // guards what follows, and entries, once readers are given out
+	x         *abi.Exchange
+	lent      bool          // a reader was given out: the run is not used again
+	over      chan struct{} // closed when it has ended; nil unless lent
+	ended     bool
+	responded bool       // there is a response: no answer takes its place
+	stopped   *BodyError // why a reader of the request's content stopped
 }
 
 // entry is one function's part in a run.
@@ -147,6 +151,7 @@ type entry struct {
 	x      abi.Exchange // what the function sees
 	wants  abi.Wants
 	ledger *ledger
+	key    *string  // the part of the cache's key that it set
 	sides  [2]side  // its content under way, of request and response
 	back   *machine // given back, to be restored when all is done
 }
@@ -169,11 +174,16 @@ func (c *Chain) Begin(ctx context.Context, x *abi.Exchange) *Run {
 func (c *Chain) begin(ctx context.Context, x *abi.Exchange, open bool) *Run {
 	r, _ := c.runs.Get().(*Run)
 	if r == nil {
-		r = &Run{chain: c, wake: make(chan struct{}, 1), entries: make([]entry, len(c.functions))}
+		r = &Run{chain: c, entries: make([]entry, len(c.functions))}
+		for i := range r.wake {
+			r.wake[i] = make(chan struct{}, 1)
+		}
 		r.wakeUp = func() {
-			select {
-			case r.wake <- struct{}{}:
-			default:
+			for _, c := range r.wake {
+				select {
+				case c <- struct{}{}:
+				default:
+				}
 			}
 		}
 		for i := range r.entries {
@@ -214,7 +224,25 @@ func (r *Run) Request() Result {
 			return res
 		}
 	}
+	r.joinKeys()
 	return Result{}
+}
+
+// joinKeys makes one part of the key of those that the functions of a list
+// set: what one of them tells apart, another must not join again.
+func (r *Run) joinKeys() {
+	if len(r.entries) == 1 {
+		return
+	}
+	var parts []byte
+	for i := range r.entries {
+		if key := r.entries[i].key; key != nil {
+			parts = fmt.Appendf(parts, "%d:%d:%s ", i, len(*key), *key)
+		}
+	}
+	if parts != nil {
+		r.x.Cache.Key = string(parts)
+	}
 }
 
 // answered makes x.Response of an answer complete: its content is in Body and
@@ -236,6 +264,16 @@ func (r *Run) own(m *abi.Message) {
 	m.Header["Content-Length"] = []string{strconv.Itoa(len(m.Body))}
 	m.Source = &content{buf: m.Body, eof: true}
 	m.Ended, m.Replaced, m.Changed = true, true, true
+}
+
+// keepLength undoes what a guest made of the length: content that it writes is
+// counted by its host, and a wrong one would cut or hold up the message.
+func keepLength(h http.Header, length []string) {
+	if length != nil {
+		h["Content-Length"] = length
+		return
+	}
+	delete(h, "Content-Length")
 }
 
 // request runs one function's request callback.
@@ -267,6 +305,7 @@ func (e *entry) request() Result {
 		source.machine = m
 	}
 	e.syncIn(false)
+	length := e.x.Request.Header["Content-Length"]
 	act, err := e.begin()
 	if source != nil {
 		source.machine = nil
@@ -284,21 +323,25 @@ func (e *entry) request() Result {
 		return e.fault(t)
 	}
 	if act == abi.Pause {
-		if t := e.wait(false); t != nil {
+		if t := e.wait(false, false); t != nil {
 			return e.fault(t)
 		}
 	}
 	replaced := r.x.Request.Replaced
 	e.syncOut(false)
+	if r.x.Cache.KeySet {
+		key := r.x.Cache.Key
+		e.key = &key
+	}
 	if r.x.Answered {
 		e.settle(false)
 		return Result{Verdict: Answered, Function: f.name}
 	}
 	q := &r.x.Request
+	keepLength(q.Header, length)
 	if q.Replaced {
 		r.own(q)
-		r.source = *q.Source.(*content)
-		q.Source = &r.source
+		r.source = q.Source.(*content)
 	}
 	q.Body, q.Ended, q.Replaced = nil, q.Source == nil, q.Replaced || replaced
 	if e.wants.RequestBody && q.Source != nil {
@@ -321,7 +364,7 @@ func (e *entry) begin() (abi.Action, error) {
 	e.wants = s.Wants()
 	q := &e.x.Request
 	if e.wants.BufferRequest && e.f.reads && q.Source != nil {
-		if q.Source != &r.source || !r.source.whole() {
+		if q.Source != io.Reader(r.source) || !r.source.whole() {
 			return abi.Stop, errLong
 		}
 		q.Body, q.Ended = r.source.rest(), true
@@ -344,9 +387,9 @@ func (r *Run) preload(limit int64) {
 	if q.Source == nil {
 		return
 	}
-	if q.Source != &r.source {
-		r.source = content{src: q.Source}
-		q.Source = &r.source
+	if r.source == nil || q.Source != io.Reader(r.source) {
+		r.source = &content{src: q.Source}
+		q.Source = r.source
 	}
 	r.source.load(limit)
 }
@@ -360,7 +403,15 @@ func (e *entry) syncIn(response bool) {
 	if response && paused {
 		e.x.Request = request
 	}
-	e.x.Stage, e.x.Function, e.x.Wake = e.run.stage(response), e.f.name, e.run.wakeUp
+	e.x.Stage, e.x.Function, e.x.Wake, e.x.Cache.KeySet = e.run.stage(response), e.f.name, e.run.wakeUp, false
+	if e.f.onError == Open {
+		// What it changes before it breaks down is not seen.
+		if response {
+			e.x.Response.Header, e.x.Response.Trailer = e.x.Response.Header.Clone(), e.x.Response.Trailer.Clone()
+		} else {
+			e.x.Request.Header, e.x.Early = e.x.Request.Header.Clone(), e.x.Early.Clone()
+		}
+	}
 	if !response {
 		e.x.Request.Ended, e.x.Request.Replaced = e.x.Request.Source == nil, false
 	}
@@ -379,25 +430,45 @@ func (e *entry) syncOut(response bool) {
 }
 
 // wait waits until a paused stream goes on. Its exchange is its guest's
-// meanwhile.
-func (e *entry) wait(response bool) *abi.Trap {
+// meanwhile. A locked run is unlocked meanwhile, for the other side's reader;
+// it may end, and the other side's callback may stop the machine.
+func (e *entry) wait(response, locked bool) *abi.Trap {
+	r, m := e.run, e.m
+	ctx, wake, over := r.ctx, r.wake[0], r.over
+	if response {
+		wake = r.wake[1]
+	}
 	clock := time.NewTimer(e.f.limits.Wait)
 	defer clock.Stop()
 	for {
+		if locked {
+			r.mu.Unlock()
+		}
 		t := errPaused
 		select {
-		case <-e.run.wake:
+		case <-wake:
 			t = nil
-		case <-e.m.life.Done():
+		case <-over:
+			t = errCanceled
+		case <-m.life.Done():
 			t = errGone
-		case <-e.run.ctx.Done():
+		case <-ctx.Done():
 			t = errCanceled
 		case <-clock.C:
 		}
-		e.m.mu.Lock()
-		dead := e.m.dead
+		if locked {
+			r.mu.Lock()
+		}
+		if r.ended {
+			return errCanceled
+		}
+		if e.m != m {
+			return errGone
+		}
+		m.mu.Lock()
+		dead := m.dead
 		on := !dead && (e.s.Resumed(response) || e.x.Answered)
-		e.m.mu.Unlock()
+		m.mu.Unlock()
 		switch {
 		case on:
 			return nil
@@ -576,6 +647,9 @@ func (e *entry) response() Result {
 			e.finish()
 			return Result{}
 		}
+		if e.s == nil { // the request's side has stopped it meanwhile
+			return e.fail(r.stage(true), errGone)
+		}
 	}
 	stage := r.stage(true)
 	if t := e.m.enter(e, stage, false); t != nil {
@@ -589,6 +663,7 @@ func (e *entry) response() Result {
 	e.syncIn(true)
 	e.x.Response.Body, e.x.Response.Ended = whole, e.wants.BufferResponse || m.Source == nil
 	e.x.Response.Replaced = false
+	length := m.Header["Content-Length"]
 	act, err := e.s.ResponseHeaders()
 	if err == nil {
 		e.wants = e.s.Wants()
@@ -598,7 +673,7 @@ func (e *entry) response() Result {
 		return e.fault(t)
 	}
 	if act == abi.Pause {
-		if t := e.waitUnlocked(true); t != nil {
+		if t := e.wait(true, true); t != nil {
 			return e.fault(t)
 		}
 	}
@@ -608,6 +683,7 @@ func (e *entry) response() Result {
 		e.settle(true)
 		return Result{Verdict: Answered, Function: e.f.name}
 	}
+	keepLength(m.Header, length)
 	if m.Replaced {
 		r.own(m)
 	}
@@ -624,7 +700,11 @@ func (r *Run) buffer(m *abi.Message, limit int64) ([]byte, bool) {
 		c = &content{src: m.Source}
 		m.Source = c
 	}
+	// The request's side goes on: without its content the origin may not
+	// end the response's.
+	r.mu.Unlock()
 	c.load(limit)
+	r.mu.Lock()
 	if !c.whole() || int64(len(c.buf)-c.off) > limit {
 		return nil, false
 	}
@@ -658,14 +738,17 @@ func (r *Run) End() {
 	if r.open {
 		c.release()
 	}
-	r.ctx, r.x, r.source = nil, nil, content{}
+	r.ctx, r.x, r.source, r.responded = nil, nil, nil, false
 	if r.lent {
 		r.ended = true
+		close(r.over)
 		return
 	}
-	select {
-	case <-r.wake:
-	default:
+	for _, c := range r.wake {
+		select {
+		case <-c:
+		default:
+		}
 	}
 	c.runs.Put(r)
 }

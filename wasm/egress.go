@@ -184,6 +184,9 @@ func (e *egress) request(c *abi.HTTPCall) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(strings.Trim(e.base.Path, "/")) > 0 && climbs(target.Path) {
+		return nil, fmt.Errorf("path %.64q leads out of the upstream's", c.Target)
+	}
 	u := *e.base
 	u.RawPath = strings.TrimSuffix(u.EscapedPath(), "/") + target.EscapedPath()
 	u.Path = strings.TrimSuffix(u.Path, "/") + target.Path
@@ -214,6 +217,17 @@ func (e *egress) request(c *abi.HTTPCall) (*http.Request, error) {
 		req.Trailer, req.ContentLength = maps.Clone(c.Trailer), -1
 	}
 	return req, nil
+}
+
+// climbs reports whether a path has a segment "..", by which it would leave
+// the one that the upstream's URL has.
+func climbs(path string) bool {
+	for segment := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
+		if segment == ".." {
+			return true
+		}
+	}
+	return false
 }
 
 // dropped names fields of a call that are the transport's.

@@ -50,6 +50,7 @@ type machine struct {
 	quiet  bool  // a trial: what it asks of the node is not done
 	size   int64 // of its memory, as charged to the function
 	tick   ticker
+	stir   bool // a callback of its own ran since it was restored
 }
 
 // ledger counts what a request may do in all: also the calls that its calls'
@@ -229,6 +230,7 @@ func (m *machine) enter(e *entry, stage abi.Stage, must bool) *abi.Trap {
 		return errGone
 	}
 	m.now = e
+	m.stir = m.stir || e == nil
 	if e != nil {
 		m.ledger = e.ledger
 		e.x.Stage = stage
@@ -299,12 +301,12 @@ func (m *machine) grown() *abi.Trap {
 }
 
 // retire closes the machine after its last callback. Its figures go to the
-// function.
-func (m *machine) retire() {
+// function. It reports false when that was done before.
+func (m *machine) retire() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.life.Err() != nil {
-		return
+		return false
 	}
 	m.dead = true
 	m.end()
@@ -315,6 +317,15 @@ func (m *machine) retire() {
 	// Its memory is free now, tables and stacks when nobody refers to them.
 	_ = m.mod.Close(context.Background())
 	m.guest, m.ctx.Guest = nil, nil
+	return true
+}
+
+// stirred reports whether a callback of the machine's own, a tick say, has run
+// since it was restored.
+func (m *machine) stirred() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stir || m.dead
 }
 
 // snapshot is memory and globals after start and the trial.
@@ -357,6 +368,8 @@ func (m *machine) restore(s *snapshot) bool {
 	if g, ok := m.guest.(interface{ Reset() }); ok {
 		g.Reset()
 	}
+	m.tick.adjust(m)
+	m.stir = false
 	if m.depth != nil {
 		m.depth.Set(uint64(m.f.module.Depth))
 	}

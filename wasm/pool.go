@@ -138,8 +138,9 @@ func (p *pool) giveUp(w *waiter) *machine {
 
 // ready restores a machine unless it is clean; nil when it is of no use.
 func (p *pool) ready(m *machine) *machine {
-	if m.clean {
-		m.clean = false
+	clean := m.clean
+	m.clean = false
+	if clean && !m.stirred() {
 		return m
 	}
 	if m.restore(p.f.snapshot) {
@@ -226,9 +227,12 @@ func (p *pool) fetch(m *machine) bool {
 	return false
 }
 
-// drop forgets a machine that the caller holds and that is of no use.
+// drop forgets a machine that is of no use: one that the caller holds, or one
+// that a callback of its own has stopped, also while it is on a list.
 func (p *pool) drop(m *machine) {
-	m.retire()
+	if !m.retire() {
+		return // counted before
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.count--

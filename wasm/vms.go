@@ -56,6 +56,9 @@ func (v *vms) rebuild() (*machine, *abi.Trap) {
 	if list := *v.list.Load(); len(list) > 0 {
 		return list[0], nil
 	}
+	if v.f.breaker.state.Load() == breakerOpen {
+		return nil, errBreaker // since it was asked: those before have all failed
+	}
 	m, err := v.f.newMachine(context.Background())
 	if err != nil {
 		return nil, v.f.unbuilt(err)

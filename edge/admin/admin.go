@@ -31,6 +31,8 @@ type Config struct {
 	Usage func() store.Usage
 	// Origins are the counters of each pool in use, by name.
 	Origins func() map[string]origin.Stats
+	// Pools are the same pools, with their servers; the zero value has none.
+	Pools Pools
 	// Connections are those open now, by protocol.
 	Connections func() map[string]int64
 	// Dropped is how many access-log lines were not written.
@@ -200,7 +202,7 @@ func readyz(c *call) {
 
 // other tells what is to come from what will never be.
 func (c *call) other() {
-	for _, p := range []string{"/v1/explain", "/v1/origins", "/v1/reload", "/v1/events"} {
+	for _, p := range []string{"/v1/explain", "/v1/reload", "/v1/events"} {
 		if rest, ok := strings.CutPrefix(c.r.URL.Path, p); ok && (rest == "" || rest[0] == '/') {
 			c.fail(http.StatusNotImplemented, "This version of Seawall does not answer this call yet; GET /openapi.yaml tells what it has.")
 			return

@@ -19,6 +19,7 @@ type call struct {
 	args  map[string]string // of the route's path
 
 	token   *holder // nil without tokens
+	ended   bool    // the content was read to its end
 	what    string  // asked for, in counts, for the audit
 	id      string  // of what was made
 	status  int     // answered
@@ -68,6 +69,10 @@ func routes() []route {
 		{"GET", "/v1/functions/{name}", ScopeRead | ScopeFunctions, native, false, false, getFunction},
 		{"PUT", "/v1/functions/{name}", ScopeFunctions, native, true, false, putFunction},
 		{"DELETE", "/v1/functions/{name}", ScopeFunctions, native, true, false, deleteFunction},
+
+		{"GET", "/v1/origins", ScopeRead, native, false, false, listOrigins},
+		{"POST", "/v1/origins/{name}/drain", ScopeAdmin, native, true, false, drainOrigin},
+		{"POST", "/v1/origins/{name}/resume", ScopeAdmin, native, true, false, resumeOrigin},
 
 		{"PURGE", "/{path...}", ScopePurge, varnish, true, true, varnishPurge},
 		{"PURGEKEYS", "/{path...}", ScopePurge, varnish, true, true, varnishKeys},
@@ -178,6 +183,7 @@ type problemBody struct {
 // fail answers with an error, in the caller's style.
 func (c *call) fail(status int, detail string, fields ...*purge.FieldError) {
 	c.status = status
+	c.giveUpBody()
 	style := native
 	if c.route != nil {
 		style = c.route.style
@@ -226,19 +232,37 @@ func (c *call) write(status int, kind string, body any) {
 	e.Encode(body) // a client that has gone needs no answer
 }
 
-// bodyWait is how long a client may take for the next part of its content.
-const bodyWait = 30 * time.Second
+const (
+	// bodyWait is how long a client may take for the next part of its content.
+	bodyWait = 30 * time.Second
+	// unreadWait is how long net/http may read on for what nobody wants.
+	unreadWait = time.Second
+)
 
 // awaitBody bounds how long the rest of the content may take.
-func (c *call) awaitBody() {
-	// A writer without deadlines has a client that is not awaited.
-	_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(bodyWait))
+func (c *call) awaitBody() { c.bodyWithin(bodyWait) }
+
+// giveUpBody is for content that is not read, or not to its end: net/http reads
+// on before it sends the answer, and would wait for ever.
+func (c *call) giveUpBody() {
+	if !c.ended {
+		c.bodyWithin(unreadWait)
+	}
 }
 
-// bodyRead takes the bound off again: net/http goes on reading behind the
-// content, to learn that the client has left, and would take the bound's end
-// for that.
+func (c *call) bodyWithin(d time.Duration) {
+	if c.r.ContentLength == 0 {
+		return // nothing is awaited, but that the client leaves
+	}
+	// A writer without deadlines has a client that is not awaited.
+	_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(d))
+}
+
+// bodyRead takes the bound off again once the content has come to its end:
+// net/http goes on reading behind it, to learn that the client has left, and
+// would take the bound's end for that.
 func (c *call) bodyRead() {
+	c.ended = true
 	_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{})
 }
 

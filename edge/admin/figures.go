@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -133,11 +134,16 @@ func (s *sink) origins(h *Handler) {
 		s.counter("origin_reuses_total", "Requests that found a connection.", o.Reuses, "origin", name)
 		s.counter("origin_retries_total", "Requests sent again.", o.Retries, "origin", name)
 		s.counter("origin_surplus_total", "Connections on which it said more than it was asked.", o.Surplus, "origin", name)
+		s.counter("origin_hedges_total", "Second requests sent because the first was slow.", o.Hedges, "origin", name)
+		s.counter("origin_retries_denied_total", "Retries and hedges that the budget did not allow.", o.Denied, "origin", name)
 		s.gauge("origin_in_flight", "Requests under way.", float64(o.InFlight), "origin", name)
+		s.gauge("origin_queue", "Requests that wait for a place.", float64(o.Queue), "origin", name)
+		s.gauge("origin_tunnels", "Upgraded connections under way.", float64(o.Tunnels), "origin", name)
 		s.gauge("origin_idle_connections", "Connections kept.", float64(o.Idle), "origin", name)
 		for kind, n := range o.Errors {
 			s.counter("origin_errors_total", "Failed exchanges, by Proxy-Status error type.", n, "origin", name, "error", kind)
 		}
+		s.servers(name, o.Servers)
 	}
 }
 
@@ -248,8 +254,9 @@ func stats(c *call) {
 		body.Purges = &purgesBody{f.Rules, f.Epoch, f.Position, f.Applied, f.Passes, f.Healthy}
 	}
 	if h.Origins != nil {
-		for name, o := range h.Origins() { // a pool has its site's name
-			if mine(name) {
+		for name, o := range h.Origins() {
+			// A pool has its site's name; a route's has the prefix behind it.
+			if site, _, _ := strings.Cut(name, "/"); mine(site) {
 				body.Origins[name] = originBody{o.Requests, o.Connects, o.Reuses, o.Retries, o.Surplus, o.InFlight, o.Idle, o.Errors}
 			}
 		}

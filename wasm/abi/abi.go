@@ -117,8 +117,10 @@ type Geo struct {
 // Cache is what functions may know and decide of caching. The owner reads
 // what a phase has set.
 type Cache struct {
-	// Key is the part added to scheme, host, path and query.
-	Key string
+	// Key is the part added to scheme, host, path and query; KeySet tells that
+	// the function that runs has set it.
+	Key    string
+	KeySet bool
 	// TTL is the lifetime a function set on the origin side; negative: none.
 	TTL time.Duration
 	// Tags are the purge tags that a function set; TagsSet tells none from

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Bounds of what guests may set.
@@ -169,7 +171,7 @@ func (x *Exchange) SetProperty(path string, value []byte) error {
 		if x.Stage != ViewerRequest || len(value) > keyLimit {
 			return fmt.Errorf("%w: the key can be set at viewer_request, to %d bytes", ErrArgument, keyLimit)
 		}
-		x.Cache.Key = string(value)
+		x.Cache.Key, x.Cache.KeySet = string(value), true
 	case "ttl":
 		if !origin || len(value) != 8 {
 			return fmt.Errorf("%w: the lifetime is eight bytes of seconds, on the origin's side", ErrArgument)
@@ -205,6 +207,9 @@ func (x *Exchange) setTags(list string) error {
 		}
 		if len(tag) > tagLimit || len(tags) == tagLimit {
 			return fmt.Errorf("%w: at most %d tags of %d bytes", ErrArgument, tagLimit, tagLimit)
+		}
+		if !httpguts.ValidHeaderFieldValue(tag) { // tags are kept as a field
+			return fmt.Errorf("%w: tag %.64q", ErrArgument, tag)
 		}
 		tags = append(tags, tag)
 	}

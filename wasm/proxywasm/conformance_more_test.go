@@ -156,7 +156,7 @@ func propertyScenes() []scene {
 				call("set_property", "seawall\x00cache\x00key", "v1"), call("get_property", "seawall\x00cache\x00key"), call("set_property", "request\x00path", "/x"),
 				call("set_property", "unknown", "x"), call("set_property", "seawall\x00cache\x00key", strings.Repeat("k", 5000)), call("set_property", nowhere(), ""),
 			},
-			want: []string{"0", `0 "v1"`, "2", "1", "2", "6"}, change: func(x *abi.Exchange, _ *services) { x.Cache.Key = "v1" },
+			want: []string{"0", `0 "v1"`, "2", "1", "2", "6"}, change: func(x *abi.Exchange, _ *services) { x.Cache.Key, x.Cache.KeySet = "v1", true },
 		},
 		{
 			name: "of the root", in: "configure", calls: []hostCall{call("get_property", "plugin_root_id\x00"), call("get_property", "request\x00path"), call("set_property", "seawall\x00cache\x00key", "v")},

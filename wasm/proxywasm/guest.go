@@ -33,6 +33,7 @@ type guest struct {
 	memory   api.Memory
 	exports  exports
 	tick     time.Duration
+	period   time.Duration // tick after the start
 
 	lastID  uint32
 	streams map[uint32]*stream
@@ -114,6 +115,7 @@ func (p *proxyABI) NewGuest(m abi.Machine, s abi.Services) (abi.Guest, error) {
 	if err := g.start(m.Module()); err != nil {
 		return nil, err
 	}
+	g.period = g.tick
 	return g, nil
 }
 
@@ -368,6 +370,7 @@ func (g *guest) Reset() {
 	clear(g.streams)
 	clear(g.calls)
 	g.waiting, g.finished, g.woken = nil, nil, nil
+	g.tick = g.period
 }
 
 // ForeignFunction runs proxy_on_foreign_function, for functions of the node

@@ -25,3 +25,18 @@ func onResponseBody(_, size, _ uint32) uint32 {
 	}
 	return 0
 }
+
+//go:wasmexport proxy_on_request_body
+func onRequestBody(_, size, _ uint32) uint32 {
+	for _, l := range lines {
+		if l[0] != "deny" || size == 0 {
+			continue
+		}
+		var at unsafe.Pointer
+		var length uint32
+		if getBuffer(0, 0, size, unsafe.Pointer(&at), unsafe.Pointer(&length)) == 0 && strings.Contains(taken(at, length), l[1]) {
+			return say(403, "not this\n")
+		}
+	}
+	return 0
+}

@@ -9,6 +9,7 @@
 //	seconds PATH N          as origin, with an integer of 8 bytes
 //	answer STATUS BODY      answers
 //	need NAME               answers 401 unless the field is there
+//	deny MARK               answers 403 where the content has MARK; as upper
 //	upper                   puts the response's content in upper case; only
 //	                        when built with the tag "content"
 //	trap request|response MARK  breaks down where the path has MARK
