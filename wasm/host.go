@@ -66,6 +66,10 @@ func NewHost(o Options) (*Host, error) {
 		c = c.WithCompilationCache(h.cache.wazero)
 	}
 	ctx := context.Background()
+	if !compiles(ctx) {
+		h.log.Warn("wasm: functions are interpreted, some two hundred times slower than compiled",
+			"hint", "amd64 and arm64 have a compiler, unless the system forbids memory that is written and run (systemd: MemoryDenyWriteExecute)")
+	}
 	h.runtime = wazero.NewRuntimeWithConfig(ctx, c)
 	if err := h.link(ctx); err != nil {
 		_ = h.Close()
@@ -77,6 +81,21 @@ func NewHost(o Options) (*Host, error) {
 // now is the time since the host was made: one reading of the monotonic clock,
 // where time.Now makes two readings.
 func (h *Host) now() time.Duration { return time.Since(h.born) }
+
+// compiles reports whether there is a compiler for this machine: wazero falls
+// back to its interpreter without a word, and breaks down when it may not.
+func compiles(ctx context.Context) (ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().WithCoreFeatures(features))
+	defer r.Close(ctx)
+	empty := []byte{0, 'a', 's', 'm', 1, 0, 0, 0}
+	_, err := r.CompileModule(ctx, empty)
+	return err == nil
+}
 
 // link makes the modules that any guest may import.
 func (h *Host) link(ctx context.Context) error {

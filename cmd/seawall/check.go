@@ -1,24 +1,31 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"seawall/edge"
 	"seawall/origin"
 	"seawall/purge"
+	"seawall/wasm"
 )
 
 // checkCommand is `seawall check FILE`.
 type checkCommand struct {
-	File string `arg:"" help:"The configuration to validate."`
+	File string  `arg:"" help:"The configuration to validate."`
+	Data *string `placeholder:"DIR" help:"The node's state, to know which functions were uploaded to it. It is only read."`
 }
 
 // Help is shown under the command's flags.
 func (*checkCommand) Help() string {
-	return "Every error is a line: file:line:column: what, and what to write instead.\n\nExample:\n  seawall check deploy/config/complete.yaml"
+	return "Every error is a line: file:line:column: what, and what to write instead. Certificates and functions are looked into where their files " +
+		"are here. A site's function that the configuration does not have is an error, unless --data has it.\n\nExample:\n  seawall check deploy/config/complete.yaml"
 }
 
 // Run prints every error, or that there is none.
@@ -37,11 +44,74 @@ func (c *checkCommand) Run(t *terminal) error {
 	if err != nil {
 		return &faults{c.File, []fault{{text: err.Error()}}}
 	}
+	strange, err := s.tryOriginTLS()
+	if err != nil {
+		return err
+	}
+	if err := s.resolve(c.uploaded); err != nil {
+		return err
+	}
+	unseen, err := s.tryFunctions()
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(t.out, "%s: OK, %s\n", c.File, plural(len(s.Sites), "site"))
 	for _, why := range absent {
 		fmt.Fprintf(t.out, "%s: a certificate was not looked at (%v); the node must be able to read it\n", c.File, why)
 	}
+	for _, why := range strange {
+		fmt.Fprintf(t.out, "%s: a file of origin_tls was not looked at (%v); the node must be able to read it\n", c.File, why)
+	}
+	for _, why := range unseen {
+		fmt.Fprintf(t.out, "%s: a function was not looked at (%v); the node must be able to read it\n", c.File, why)
+	}
 	return nil
+}
+
+// uploaded reports whether the node's state has a function of this name.
+func (c *checkCommand) uploaded(name string) bool {
+	if c.Data == nil {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(*c.Data, "functions", name+".json"))
+	return err == nil
+}
+
+// tryFunctions loads every function whose file is here, as a node would; the
+// error is *faults. Those that are not here are returned.
+func (s *settings) tryFunctions() (absent []error, err error) {
+	if len(s.Functions) == 0 {
+		return nil, nil
+	}
+	host, err := newHost(s.Upstreams, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, host.Close()) }()
+	list := &faults{file: s.path}
+	for i := range s.Functions {
+		f := &s.Functions[i]
+		if f.File == "" {
+			continue
+		}
+		source, err := readModule(f.File)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			absent = append(absent, err)
+			continue
+		}
+		if err == nil {
+			var made *wasm.Function
+			if made, err = host.Load(context.Background(), f.spec(f.Name, source)); err == nil {
+				made.Close()
+				continue
+			}
+		}
+		list.list = append(list.list, fault{f.line, f.column, strings.TrimPrefix(err.Error(), "wasm: ")})
+	}
+	if len(list.list) > 0 {
+		return absent, list
+	}
+	return absent, nil
 }
 
 // tryCertificates reads every certificate that is here. Those that are not, or
@@ -70,13 +140,21 @@ func (s *settings) tryOut() (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	config := edge.Config{Store: store, Purge: rules, Node: s.Node.Name, Trusted: s.Trusted}
-	for _, site := range s.Sites {
-		pool, err := origin.New(site.pool(slog.New(slog.DiscardHandler)))
+	pools := make(map[string]*origin.Pool)
+	for _, p := range s.pools() {
+		made, err := origin.New(p.config(slog.New(slog.DiscardHandler)))
 		if err != nil {
 			return err
 		}
-		defer pool.Close()
-		config.Sites = append(config.Sites, site.edge(pool))
+		defer made.Close()
+		pools[p.name] = made
+	}
+	for _, site := range s.Sites {
+		from, err := site.upstream(func(name string) *origin.Pool { return pools[name] })
+		if err != nil {
+			return err
+		}
+		config.Sites = append(config.Sites, site.edge(from))
 	}
 	h, err := edge.New(config)
 	if err == nil {

@@ -3,26 +3,54 @@ package main
 import (
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"seawall/edge"
 	"seawall/edge/admin"
 	"seawall/origin"
 )
 
-// pool is what the site's origins are fetched with.
-func (s *siteSettings) pool(log *slog.Logger) origin.Config {
-	t := s.Timeouts
-	idle := s.Pool.Idle
-	if idle == 0 {
-		idle = -1 // origin's own zero is its default
+// place is a pool that a configuration has: a site's own, or a route's.
+type place struct {
+	name   string // the site's; of a route with its prefix
+	site   string
+	prefix string // "/", or a route's
+	from   *originSettings
+}
+
+func (s *siteSettings) pools() []place {
+	all := []place{{s.Name, s.Name, "/", &s.originSettings}}
+	for i := range s.Routes {
+		r := &s.Routes[i]
+		all = append(all, place{s.Name + r.Prefix, s.Name, r.Prefix, &r.originSettings})
 	}
-	return origin.Config{
-		Name: s.Name, Servers: s.Origins, Host: s.HostHeader,
-		Timeouts: origin.Timeouts{
-			Connect: t.Connect, TLS: t.TLS, Header: t.Header, IdleBody: t.IdleBody, Total: t.Total, IdleConn: t.IdleConn,
-		},
-		MaxIdle: idle, MaxInFlight: s.Pool.InFlight, Log: log,
+	return all
+}
+
+func (s *settings) pools() (all []place) {
+	for i := range s.Sites {
+		all = append(all, s.Sites[i].pools()...)
 	}
+	return all
+}
+
+// config is the pool as origin takes it, without what is in files.
+func (p *place) config(log *slog.Logger) origin.Config {
+	s := p.from
+	c := origin.Config{
+		Name: p.name, Host: s.HostHeader, Timeouts: s.Timeouts,
+		MaxIdle: s.Pool.Idle, MaxInFlight: s.Pool.InFlight, MaxPoolInFlight: s.Pool.PoolInFlight, MaxTunnels: s.Pool.Tunnels,
+		MaxQueue: s.Pool.Queue, QueueWait: s.Pool.QueueWait, MaxHeaderBytes: int(s.Pool.Head), BufferSmall: int(s.Pool.Hold),
+		Balance: s.Balance.Algorithm, Sticky: s.Balance.Sticky, Retry: s.Retry, Breaker: s.Breaker, Hedge: s.Hedge,
+		Health: s.Health.Health, Passive: s.Health.Passive, SlowStart: s.Health.SlowStart, ResolveEvery: s.Resolve.Every, Log: log,
+	}
+	if c.MaxIdle == 0 {
+		c.MaxIdle = -1 // origin's own zero is its default
+	}
+	for _, one := range s.Origins {
+		c.Backends = append(c.Backends, origin.Backend{URL: one.URL, Name: one.Name, Weight: one.Weight, Backup: one.Backup, Protocol: one.Protocol})
+	}
+	return c
 }
 
 // edge is the site as a Handler takes it, fetching by from.
@@ -72,6 +100,20 @@ func (s *adminSettings) access() admin.Access {
 func loneSite(origins []string) siteSettings {
 	var s siteSettings
 	applyDefaults(new(decoder), siteKeys(), &s)
-	s.Name, s.Origins, s.HostHeader = "default", origins, "origin"
+	s.Name, s.HostHeader = "default", "origin"
+	for _, url := range origins {
+		s.Origins = append(s.Origins, serverOf(url))
+	}
 	return s
+}
+
+// originURLs names the servers of all pools of the site, for words.
+func (s *siteSettings) originURLs() string {
+	var all []string
+	for _, p := range s.pools() {
+		for _, one := range p.from.Origins {
+			all = append(all, one.URL)
+		}
+	}
+	return strings.Join(all, " ")
 }

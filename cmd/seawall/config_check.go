@@ -69,9 +69,8 @@ func checkSites(d *decoder, list *ast.SequenceNode, sites []siteSettings) {
 		} else if seq, ok := value.(*ast.SequenceNode); ok && len(seq.Values) == 0 {
 			d.fail(value, "hosts is empty; name a host, or leave hosts out to answer every one")
 		}
-		if seq, ok := child(n, "origins").(*ast.SequenceNode); ok && len(seq.Values) == 0 {
-			d.fail(seq, "origins is empty; give at least one, as http://127.0.0.1:8000")
-		}
+		checkOrigins(d, n, &s.originSettings)
+		readRoutes(d, n, s)
 	}
 }
 

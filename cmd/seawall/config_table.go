@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strconv"
 	"time"
 
 	"seawall/edge/admin"
@@ -20,6 +22,12 @@ type settings struct {
 	Trusted []netip.Prefix
 	Node    nodeSettings
 	Log     logSettings
+
+	Functions []functionSettings // in the file's order
+	Upstreams []upstreamSettings
+
+	path       string       // of the file; "" when there is none
+	unresolved []unresolved // in the file's order
 }
 
 type listenSettings struct {
@@ -70,22 +78,15 @@ type logSettings struct {
 }
 
 type siteSettings struct {
-	Name       string
-	Hosts      []string
-	Origins    []string
-	HostHeader string // "client", "origin" or a name
-	Timeouts   timeoutSettings
-	Pool       poolSettings
-	Cache      policySettings
-	Limits     limitSettings
-	Access     accessSettings
+	Name  string
+	Hosts []string
+	originSettings
+	Routes    []routeSettings
+	Cache     policySettings
+	Limits    limitSettings
+	Access    accessSettings
+	Functions attachSettings
 }
-
-type timeoutSettings struct { // negative is off
-	Connect, TLS, Header, IdleBody, Total, IdleConn time.Duration
-}
-
-type poolSettings struct{ InFlight, Idle int }
 
 type policySettings struct {
 	Bypass             bool
@@ -146,10 +147,21 @@ func settingsKeys() []key[settings] {
 			meaning: "this node among others"},
 		{name: "log", takes: section(logKeys, func(s *settings) *logSettings { return &s.Log }),
 			meaning: "what is written down"},
-		later[settings]("functions", "edge functions come later"),
+		{name: "functions", takes: named(functionKeys, func(f *functionSettings, name string, line, column int) {
+			f.Name, f.line, f.column = name, line, column
+		},
+			func(s *settings) *[]functionSettings { return &s.Functions }),
+			meaning: "edge functions by name, for sites to run"},
+		{name: "upstreams", takes: named(upstreamKeys, func(u *upstreamSettings, name string, _, _ int) { u.Name = name },
+			func(s *settings) *[]upstreamSettings { return &s.Upstreams }),
+			meaning: "servers by name that functions may call"},
 		later[settings]("trace", "tracing comes later"),
 	}
 }
+
+// defaultPerClient is one client's connections, unless configured: more than
+// any browser opens, and enough for a few hundred of them behind one address.
+const defaultPerClient = 1024
 
 func listenKeys() []key[listenSettings] {
 	return []key[listenSettings]{
@@ -161,8 +173,8 @@ func listenKeys() []key[listenSettings] {
 			meaning: "health, metrics and the admin API"},
 		{name: "max_connections", def: "16384", takes: one("a number from 1 to 1048576", numbers(1, 1<<20), func(s *listenSettings) *int { return &s.Connections }),
 			meaning: "open at once; one more is closed"},
-		{name: "max_connections_per_client", def: "off", takes: one("a number from 1 to 1048576, or off", numbersOrOff(1, 1<<20), func(s *listenSettings) *int { return &s.PerClient }),
-			meaning: "of them from one IPv4 address or one IPv6 /64; a balancer in front counts as one client"},
+		{name: "max_connections_per_client", def: strconv.Itoa(defaultPerClient), takes: one("a number from 1 to 1048576, or off", numbersOrOff(1, 1<<20), func(s *listenSettings) *int { return &s.PerClient }),
+			meaning: "of them from one IPv4 address or one IPv6 /64; trusted_proxies may have more, and so may loopback while it is 1024"},
 	}
 }
 
@@ -226,56 +238,24 @@ func storeKeys() []key[storeSettings] {
 
 func siteKeys() []key[siteSettings] {
 	type s = siteSettings
-	return []key[s]{
+	rows := []key[s]{
 		{name: "name", takes: one("a name of letters, digits, dots and dashes", parseName, func(s *s) *string { return &s.Name }),
 			meaning: "labels metrics and log lines; without it, the first host"},
 		{name: "hosts", takes: many(`a lower-case name without port, as example.com or "*.example.com"`, parseHost, func(s *s) *[]string { return &s.Hosts }),
 			meaning: "the names answered for; without it, every name no other site has"},
-		{name: "origins", must: true, takes: many("http://host[:port] or https://host[:port]", parseOrigin, func(s *s) *[]string { return &s.Origins }),
-			meaning: "the servers that have the site, asked in turn"},
-		{name: "host_header", def: "client", takes: one("client, origin or a host name", parseHostHeader, func(s *s) *string { return &s.HostHeader }),
-			meaning: "the Host that origins are sent"},
-		{name: "timeouts", takes: section(timeoutKeys, func(s *s) *timeoutSettings { return &s.Timeouts }),
-			meaning: "how long an origin is waited for"},
-		{name: "pool", takes: section(poolKeys, func(s *s) *poolSettings { return &s.Pool }),
-			meaning: "connections to each origin"},
+		{name: "routes", takes: routeList(),
+			meaning: "paths that have origins of their own; what one of them does not say is as the site has it"},
 		{name: "cache", takes: section(policyKeys, func(s *s) *policySettings { return &s.Cache }),
 			meaning: "what may be kept, and for how long"},
 		{name: "limits", takes: section(limitKeys, func(s *s) *limitSettings { return &s.Limits }),
 			meaning: "what a client may send"},
 		{name: "access", takes: section(accessKeys, func(s *s) *accessSettings { return &s.Access }),
 			meaning: "which clients may do what others may not"},
-		later[s]("balance", "origins are asked in turn"),
-		later[s]("health", "active health checks come later"),
-		later[s]("retry", "retry settings come later"),
-		later[s]("breaker", "circuit breakers come later"),
-		later[s]("functions", "edge functions come later"),
+		{name: "functions", takes: section(attachKeys, func(s *s) *attachSettings { return &s.Functions }),
+			meaning: "the edge functions that run for it"},
 		later[s]("errors", "error pages come later"),
 	}
-}
-
-func timeoutKeys() []key[timeoutSettings] {
-	type s = timeoutSettings
-	span := func(field func(*s) *time.Duration) value[s] {
-		return one("a duration from 1ms to 24h, as 5s, or off", spansOr("off", time.Millisecond, 24*time.Hour), field)
-	}
-	return []key[s]{
-		{name: "connect", def: "5s", takes: span(func(s *s) *time.Duration { return &s.Connect }), meaning: "name lookup and TCP"},
-		{name: "tls", def: "5s", takes: span(func(s *s) *time.Duration { return &s.TLS }), meaning: "the TLS handshake"},
-		{name: "header", def: "30s", takes: span(func(s *s) *time.Duration { return &s.Header }), meaning: "from the request's end to the response's head"},
-		{name: "idle_body", def: "30s", takes: span(func(s *s) *time.Duration { return &s.IdleBody }), meaning: "without a byte of the response's body"},
-		{name: "total", def: "off", takes: span(func(s *s) *time.Duration { return &s.Total }), meaning: "the whole exchange, body included"},
-		{name: "idle_conn", def: "4s", takes: span(func(s *s) *time.Duration { return &s.IdleConn }), meaning: "how long an unused connection is kept"},
-	}
-}
-
-func poolKeys() []key[poolSettings] {
-	return []key[poolSettings]{
-		{name: "max_in_flight", def: "1024", takes: one("a number from 1 to 65536", numbers(1, 1<<16), func(s *poolSettings) *int { return &s.InFlight }),
-			meaning: "requests at once to each origin"},
-		{name: "max_idle", def: "64", takes: one("a number from 0 to 65536", numbers(0, 1<<16), func(s *poolSettings) *int { return &s.Idle }),
-			meaning: "unused connections kept to each origin"},
-	}
+	return slices.Insert(rows, 2, lift(originKeys(), func(s *s) *originSettings { return &s.originSettings })...)
 }
 
 func policyKeys() []key[policySettings] {

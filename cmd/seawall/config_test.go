@@ -37,7 +37,7 @@ func TestConfigurationErrors(t *testing.T) {
 		want       []string
 	}{
 		{"unknown key", "chache: {}\n", []string{`f.yaml:1:1: unknown key "chache"; did you mean cache?`}},
-		{"unknown key far from all", "\nfoo: 1\n", []string{`f.yaml:2:1: unknown key "foo"; known here: listen, admin, tls, cache, sites, trusted_proxies, nodes, log`}},
+		{"unknown key far from all", "\nfoo: 1\n", []string{`f.yaml:2:1: unknown key "foo"; known here: listen, admin, tls, cache, sites, trusted_proxies, nodes, log, functions, upstreams`}},
 		{"unknown key below", "cache:\n  memry: 1MiB\n", []string{`f.yaml:2:3: unknown key "memry"; did you mean memory?`}},
 		{"duplicate key", "log: {}\ncache: {}\nlog: {}\n", []string{`f.yaml:3:1: log is already set at line 1; leave one of them`}},
 		{"later keys", "trace: {}\ntls: {acme: {}, client_ca: x}\n", []string{
@@ -160,7 +160,7 @@ func TestConfigurationValues(t *testing.T) {
 		want       any
 	}{
 		{"empty file", "", func(s *settings) any { return s.Cache }, storeSettings{256 * mib, 0, "adaptive"}},
-		{"comments only", "# nothing\n", func(s *settings) any { return s.Listen }, listenSettings{":8080", ":8443", "127.0.0.1:9090", 16384, 0}},
+		{"comments only", "# nothing\n", func(s *settings) any { return s.Listen }, listenSettings{":8080", ":8443", "127.0.0.1:9090", 16384, 1024}},
 		{"byte order mark", "\ufefflisten: {admin: off}", func(s *settings) any { return s.Listen.Admin }, ""},
 		{"empty section", "cache:\nlisten: {}\n", func(s *settings) any { return s.Cache.Memory }, 256 * mib},
 		{"sizes", "cache: {memory: 1GiB, max_object: 5MB}", func(s *settings) any { return s.Cache }, storeSettings{gib, 5e6, "adaptive"}},
@@ -175,12 +175,14 @@ func TestConfigurationValues(t *testing.T) {
 		{"a token's hash", "admin: {rate: off, tokens: [{name: n, token: 'sha256:9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08', scopes: [admin]}]}", func(s *settings) any { return s.Admin },
 			adminSettings{[]tokenSettings{{"n", sha256.Sum256([]byte("test")), []admin.Scope{admin.ScopeAdmin}, nil}}, 0}},
 		{"who may purge", "sites: [{origins: ['http://x'], access: {purge: ['::1']}}]", func(s *settings) any { return s.Sites[0].edge(nil).Purgers[0].String() }, "::1/128"},
-		{"environment", "sites: [{origins: ['${ORIGIN}:80']}]", func(s *settings) any { return s.Sites[0].Origins }, []string{"http://from-env:80"}},
-		{"file", "sites: [{origins: ['file:/secret']}]", func(s *settings) any { return s.Sites[0].Origins }, []string{"http://from-file"}},
+		{"environment", "sites: [{origins: ['${ORIGIN}:80']}]", func(s *settings) any { return s.Sites[0].Origins[0].URL }, "http://from-env:80"},
+		{"file", "sites: [{origins: ['file:/secret']}]", func(s *settings) any { return s.Sites[0].Origins[0].URL }, "http://from-file"},
 		{"site named for its host", "sites: [{hosts: [a.b, c], origins: ['http://x']}]", func(s *settings) any { return s.Sites[0].Name }, "a.b"},
 		{"site without host", "sites: [{origins: ['http://x']}]", func(s *settings) any { return s.Sites[0].Name }, "default"},
-		{"timeouts", "sites: [{origins: ['http://x'], timeouts: {header: 5s, idle_body: off}}]", func(s *settings) any { return s.Sites[0].Timeouts },
-			timeoutSettings{5 * time.Second, 5 * time.Second, 5 * time.Second, -1, -1, 4 * time.Second}},
+		{"timeouts", "sites: [{origins: ['http://x'], timeouts: {header: 5s, idle_body: off}}]", func(s *settings) any {
+			t := s.Sites[0].Timeouts
+			return []time.Duration{t.Connect, t.Header, t.IdleBody, t.Total, t.IdleConn}
+		}, []time.Duration{5 * time.Second, 5 * time.Second, -1, -1, 4 * time.Second}},
 		{"a rule's ttl", "sites: [{origins: ['http://x'], cache: {rules: [{path: '/*', ttl: 5s}]}}]", func(s *settings) any { return s.Sites[0].Cache.Rules[0].TTL }, &five},
 		{"folded text", "nodes:\n  name: |\n    pop-1\n", func(s *settings) any { return s.Node.Name }, "pop-1"},
 		{"a lone address", "trusted_proxies: ['::1', 10.1.0.0/16]", func(s *settings) any { return s.Trusted[0].String() + " " + s.Trusted[1].String() }, "::1/128 10.1.0.0/16"},

@@ -212,8 +212,21 @@ func parseAddrOrOff(s string) (string, error) {
 	return parseAddr(s)
 }
 
-// parseOrigin reads an origin's URL: a scheme, a host and maybe a port.
-func parseOrigin(s string) (string, error) {
+// parseOrigin reads an origin's URL: a scheme, a host and maybe a port; before
+// the scheme srv+ if DNS knows hosts and ports.
+func parseOrigin(whole string) (string, error) {
+	s, srv := strings.CutPrefix(whole, "srv+")
+	url, err := parseOriginURL(s)
+	switch {
+	case err != nil || !srv:
+		return url, err
+	case strings.Count(url, ":") > 1:
+		return "", fmt.Errorf("%s has a port, which is for the SRV records to say", show(whole))
+	}
+	return "srv+" + url, nil
+}
+
+func parseOriginURL(s string) (string, error) {
 	if _, rest, found := strings.Cut(s, "://"); found && strings.Contains(rest, "@") {
 		return "", errors.New("a URL with a user name or password") // and never shown
 	}

@@ -83,10 +83,11 @@ func loadSettings(path string) (*settings, error) {
 // parseSettings decodes text, naming it file in errors.
 func parseSettings(file string, text []byte, env func(string) (string, bool), read func(string) ([]byte, error)) (*settings, error) {
 	d := &decoder{env: env, read: read}
-	s := new(settings)
+	s := &settings{path: file}
 	if body, ok := d.parse(text); ok {
 		mappingInto(d, body, settingsKeys(), s)
 		checkTokenSites(d, body, s)
+		checkFunctions(d, body, s)
 	}
 	if len(d.faults) == 0 {
 		return s, nil
@@ -204,6 +205,11 @@ func (d *decoder) bounded(tokens token.Tokens) bool {
 // mappingInto decodes n, a mapping with these keys, into into. A nil n is empty.
 func mappingInto[T any](d *decoder, n ast.Node, keys []key[T], into *T) {
 	applyDefaults(d, keys, into)
+	pairsInto(d, n, keys, into)
+}
+
+// pairsInto is mappingInto over what into has already.
+func pairsInto[T any](d *decoder, n ast.Node, keys []key[T], into *T) {
 	pairs, ok := d.pairs(n)
 	if !ok {
 		return

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"seawall/origin"
 )
 
 // Every example configuration passes check as it stands.
@@ -45,14 +48,30 @@ func TestCompleteHasEveryKey(t *testing.T) {
 	names = appendNames(names, certificateKeys())
 	names = appendNames(names, storeKeys())
 	names = appendNames(names, siteKeys())
+	names = appendNames(names, originKeys())
+	names = appendNames(names, serverKeys())
+	names = appendNames(names, balanceKeys())
+	names = appendNames(names, stickyKeys())
+	names = appendNames(names, healthKeys())
+	names = appendNames(names, passiveKeys())
 	names = appendNames(names, timeoutKeys())
+	names = appendNames(names, retryKeys())
+	names = appendNames(names, breakerKeys())
+	names = appendNames(names, hedgeKeys())
 	names = appendNames(names, poolKeys())
+	names = appendNames(names, originTLSKeys())
+	names = appendNames(names, resolveKeys())
+	names = appendNames(names, routeKeys())
 	names = appendNames(names, policyKeys())
 	names = appendNames(names, queryKeys())
 	names = appendNames(names, keyKeys())
 	names = appendNames(names, ruleKeys())
 	names = appendNames(names, limitKeys())
 	names = appendNames(names, accessKeys())
+	names = appendNames(names, attachKeys())
+	names = appendNames(names, functionKeys())
+	names = appendNames(names, functionLimitKeys())
+	names = appendNames(names, upstreamKeys())
 	names = appendNames(names, nodeKeys())
 	names = appendNames(names, logKeys())
 	if len(names) < 50 {
@@ -86,8 +105,17 @@ func TestCompleteShowsDefaults(t *testing.T) {
 	if s.Listen != d.Listen || s.Cache.Memory != d.Cache.Memory || s.Cache.MaxObject != s.Cache.Memory/8 || s.Log != d.Log || s.Node != d.Node || s.TLS.MinVersion != d.TLS.MinVersion || s.Admin.Rate != d.Admin.Rate {
 		t.Errorf("got %+v, want the defaults %+v", s, d)
 	}
-	if got.Timeouts != site.Timeouts || got.Pool != site.Pool || got.HostHeader != "client" || got.Limits.URL != site.Limits.URL {
+	if got.HostHeader != "client" || got.Limits.URL != site.Limits.URL {
 		t.Errorf("site: got %+v, want the defaults %+v", got, site)
+	}
+	// What has no default, and the example of the other choice.
+	got.Origins, got.HostHeader, got.TLS, got.Balance.Sticky, got.Retry.On = nil, "origin", originTLSSettings{}, origin.Sticky{}, nil
+	got.Health.Path, got.Health.Host, got.Health.Status, got.Health.Body = "", "", nil, ""
+	if got.Hedge.On && got.Hedge.Delay == 0 && got.Hedge.Least == 10*time.Millisecond {
+		got.Hedge = origin.Hedge{}
+	}
+	if !reflect.DeepEqual(got.originSettings, site.originSettings) {
+		t.Errorf("origins: got %+v, want the defaults %+v", got.originSettings, site.originSettings)
 	}
 	got.Cache.TTL, got.Cache.Targeted, got.Cache.Query, got.Cache.Key, got.Cache.Rules = 0, nil, querySettings{}, keySettings{}, nil
 	if a, b := got.edge(nil).Cache, site.edge(nil).Cache; a.HeuristicFraction != b.HeuristicFraction || a.HeuristicMax != b.HeuristicMax ||
@@ -140,10 +168,10 @@ func TestSystemdUnit(t *testing.T) {
 	for name, want := range map[string]string{
 		"DynamicUser": "yes", "StateDirectory": "seawall", "ProtectSystem": "strict", "NoNewPrivileges": "yes",
 		"CapabilityBoundingSet": "CAP_NET_BIND_SERVICE", "AmbientCapabilities": "CAP_NET_BIND_SERVICE",
-		"MemoryDenyWriteExecute": "yes", "SystemCallFilter": "@system-service ~@privileged",
-		"ExecReload":  "/usr/local/bin/seawall check /etc/seawall/seawall.yaml /bin/kill -HUP $MAINPID",
-		"User":        "",                        // DynamicUser's
-		"Environment": "GODEBUG=http2xconnect=1", // else no WebSocket over HTTP/2
+		"SystemCallFilter": "@system-service ~@privileged",
+		"ExecReload":       "/usr/local/bin/seawall check /etc/seawall/seawall.yaml --data %S/seawall /bin/kill -HUP $MAINPID",
+		"User":             "",                        // DynamicUser's
+		"Environment":      "GODEBUG=http2xconnect=1", // else no WebSocket over HTTP/2
 	} {
 		if got := strings.Join(unit[name], " "); got != want {
 			t.Errorf("%s=%s, want %s", name, got, want)

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 
 	"seawall/edge"
-	"seawall/origin"
+	"seawall/wasm"
 )
 
 // generation is what one configuration made: a handler and what only it uses.
@@ -20,6 +20,10 @@ type generation struct {
 	access  *edge.AccessLog // nil when off
 	file    io.Closer       // behind access; nil when there is none of our own
 	pools   map[string]*pool
+
+	settings  *settings     // that it was made of
+	functions *functionSet  // nil while it is made
+	chains    []*wasm.Chain // of its sites
 
 	// users count the requests inside, in shards so that cores do not share a
 	// cache line on every request. A request leaves the shard it entered.
@@ -31,13 +35,6 @@ type generation struct {
 type userCount struct {
 	n atomic.Int64
 	_ [56]byte
-}
-
-// pool is an origin pool and what it was made of, to tell if a new
-// configuration wants the same.
-type pool struct {
-	*origin.Pool
-	from siteSettings // only what pool() reads
 }
 
 func newGeneration() *generation {
@@ -98,7 +95,24 @@ func (g *generation) retire(next *generation) error {
 			p.Close() // its idle connections; it returns no error
 		}
 	}
+	g.closeFunctions()
 	return g.closeAccess()
+}
+
+// chain is chain of the set, closed with the generation.
+func (g *generation) chain(names []string) *wasm.Chain {
+	c := g.functions.chain(names)
+	if c != nil {
+		g.chains = append(g.chains, c)
+	}
+	return c
+}
+
+func (g *generation) closeFunctions() {
+	for _, c := range g.chains {
+		c.Close()
+	}
+	g.functions.close()
 }
 
 func (g *generation) closeAccess() error {

@@ -36,11 +36,11 @@ type commands struct {
 	Purge   purgeCommand   `cmd:"" help:"Remove responses from the cache, at once."`
 	Push    pushCommand    `cmd:"" help:"Store a response."`
 	Warm    warmCommand    `cmd:"" help:"Fetch URLs into the cache."`
+	Wasm    wasmCommand    `cmd:"" help:"Check and test edge functions."`
 	Version versionCommand `cmd:"" help:"Print the version, commit, Go version and modules of note."`
 
 	Explain laterCommand `cmd:"" passthrough:"" help:"Say why a URL is or is not served from the cache. (In a later version.)"`
 	Top     laterCommand `cmd:"" passthrough:"" help:"Watch a node in the terminal. (In a later version.)"`
-	Wasm    laterCommand `cmd:"" passthrough:"" help:"Check, test and measure edge functions. (In a later version.)"`
 }
 
 // laterCommand is known and not there yet.
@@ -82,12 +82,15 @@ func run(args []string, t *terminal) int {
 // only in one piece.
 func together(app *kong.Application, args []string) []string {
 	var command *kong.Node
-	for _, n := range app.Children {
-		if len(args) > 0 && n.Name == args[0] && !n.Passthrough {
-			command = n
+	words := 0
+	for nodes := app.Children; words < len(args); words++ {
+		i := slices.IndexFunc(nodes, func(n *kong.Node) bool { return n.Name == args[words] && !n.Passthrough })
+		if i < 0 {
+			break
 		}
+		command, nodes = nodes[i], nodes[i].Children
 	}
-	if command == nil {
+	if command == nil || len(command.Children) > 0 {
 		return args
 	}
 	takesValue := make(map[string]bool)
@@ -99,8 +102,8 @@ func together(app *kong.Application, args []string) []string {
 			}
 		}
 	}
-	flags, rest := []string{args[0]}, []string{}
-	for i := 1; i < len(args); i++ {
+	flags, rest := slices.Clone(args[:words]), []string{}
+	for i := words; i < len(args); i++ {
 		switch a := args[i]; {
 		case a == "--": // nothing behind it is a flag
 			return slices.Concat(flags, args[i:i+1], rest, args[i+1:])
@@ -118,7 +121,7 @@ func together(app *kong.Application, args []string) []string {
 
 // helpFor names the command whose help explains args.
 func helpFor(args []string) []string {
-	for _, name := range []string{"serve", "demo", "check", "purge", "push", "warm", "version"} {
+	for _, name := range []string{"serve", "demo", "check", "purge", "push", "warm", "wasm", "version"} {
 		if len(args) > 0 && args[0] == name {
 			return args[:1]
 		}

@@ -102,7 +102,13 @@ func TestCommandLines(t *testing.T) {
 		{"warm of too many", []string{"warm", "--from-log", minimal, "--top", "0"}, 2, "", "--top"},
 		{"explain", []string{"explain", "u", "--json"}, 2, "", "explain is not in this version"},
 		{"top", []string{"top", "--node", "a"}, 2, "", "top is not in this version"},
-		{"wasm", []string{"wasm", "test", "F", "--request", "R"}, 2, "", "wasm is not in this version"},
+		{"wasm", []string{"wasm"}, 2, "", "expected one of"},
+		{"wasm check of no file", []string{"wasm", "check", "/nope.wasm"}, 1, "", "/nope.wasm"},
+		{"wasm check of what is no module", []string{"wasm", "check", minimal}, 1, "refused", "1 reason"},
+		{"wasm test without a request", []string{"wasm", "test", minimal}, 2, "", "--request"},
+		{"wasm test with no mode", []string{"wasm", "test", minimal, "--request", minimal, "--mode", "none"}, 2, "", "--mode"},
+		{"wasm test with no limit", []string{"wasm", "test", minimal, "--request", minimal, "--limit", "speed=1"}, 2, "", "--limit"},
+		{"wasm bench", []string{"wasm", "bench", "F"}, 2, "", "bench is not in this version"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, out, errs := command(c.args...)

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"reflect"
+	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +15,6 @@ import (
 	"seawall/edge"
 	"seawall/edge/admin"
 	"seawall/edge/listen"
-	"seawall/origin"
 	"seawall/purge"
 )
 
@@ -28,6 +28,8 @@ type node struct {
 	stats *edge.Stats
 	purge *purges
 
+	functions *functions
+
 	current current
 	keys    *keyring // nil without HTTPS
 	front   *listen.Server
@@ -35,6 +37,9 @@ type node struct {
 	admin   *admin.Handler // behind it
 	state   atomic.Pointer[string]
 	retired sync.WaitGroup // generations that wait for their last request
+
+	changing sync.Mutex // held to replace the generation; before mu
+	ended    bool       // no generation replaces the last; guarded by changing
 
 	mu       sync.Mutex
 	settings *settings                // of the current generation; guarded by mu
@@ -61,12 +66,15 @@ func newNode(s *settings, d *data, t *terminal) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := n.build(s, nil)
-	if err != nil {
+	if n.functions, err = openFunctions(d, n.log); err != nil {
 		return nil, errors.Join(err, n.store.Close())
 	}
+	g, err := n.build(s, nil, n.functions.uploads, true)
+	if err != nil {
+		return nil, errors.Join(err, n.functions.close(), n.store.Close())
+	}
 	n.settings = s
-	n.current.Store(g)
+	n.put(g)
 	if err := n.bind(s, d); err != nil {
 		n.close()
 		return nil, err
@@ -82,33 +90,36 @@ func newNode(s *settings, d *data, t *terminal) (*node, error) {
 // is sets the node's state: "starting", "" (ready) or "draining".
 func (n *node) is(state string) { n.state.Store(&state) }
 
-// build makes a generation for s, taking over the pools of old that s has
-// unchanged. On an error nothing is left behind.
-func (n *node) build(s *settings, old *generation) (g *generation, err error) {
+// build makes a generation for s with these uploaded functions, taking over
+// the pools and functions of old that it has unchanged; reread looks into the
+// functions' files for that. On an error nothing is left behind.
+func (n *node) build(s *settings, old *generation, uploads map[string]*upload, reread bool) (g *generation, err error) {
 	g = newGeneration()
+	g.settings = s
 	defer func() {
-		if err == nil {
-			return
+		if err != nil {
+			err = errors.Join(err, n.discard(g, old))
 		}
-		for name, p := range g.pools {
-			if old == nil || old.pools[name] != p {
-				p.Close()
-			}
-		}
-		err = errors.Join(err, g.closeAccess())
 	}()
+	var before *functionSet
+	if old != nil {
+		before = old.functions
+	}
+	if g.functions, err = n.functions.resolve(s, uploads, before, reread); err != nil {
+		return g, err
+	}
 	config := edge.Config{
 		Node: s.Node.Name, Store: n.store, Purge: n.purge.rules, PurgeURL: n.purge.purgeURL,
 		Trusted: s.Trusted, Stats: n.stats, Log: n.log,
 	}
 	for i := range s.Sites {
 		site := &s.Sites[i]
-		p, err := n.pool(site, old)
+		one, err := n.addSite(g, old, site, reread)
 		if err != nil {
 			return g, err
 		}
-		g.pools[site.Name] = p
-		config.Sites = append(config.Sites, site.edge(p))
+		one.Viewer, one.OriginFunctions = g.chain(site.Functions.Viewer), g.chain(site.Functions.Origin)
+		config.Sites = append(config.Sites, one)
 	}
 	if err := g.openAccess(s.Log, n.t); err != nil {
 		return g, fmt.Errorf("access log: %w (hint: log.access takes a path that can be written, stdout, stderr or off)", err)
@@ -125,26 +136,37 @@ func (n *node) build(s *settings, old *generation) (g *generation, err error) {
 	return g, nil
 }
 
-// pool returns old's pool for the site if it is made of the same, else a new one.
-func (n *node) pool(site *siteSettings, old *generation) (*pool, error) {
-	from := siteSettings{Name: site.Name, Origins: site.Origins, HostHeader: site.HostHeader, Timeouts: site.Timeouts, Pool: site.Pool}
-	if old != nil {
-		if p := old.pools[site.Name]; p != nil && reflect.DeepEqual(p.from, from) {
-			return p, nil
+// discard ends what was built and not put to use.
+func (n *node) discard(g, old *generation) error {
+	for name, p := range g.pools {
+		if old == nil || old.pools[name] != p {
+			p.Close()
 		}
 	}
-	made, err := origin.New(from.pool(n.log))
-	if err != nil {
-		return nil, err
+	if g.handler != nil {
+		g.handler.Close()
 	}
-	return &pool{made, from}, nil
+	g.closeFunctions()
+	if g.access != nil {
+		n.mu.Lock()
+		delete(n.logs, g.access)
+		n.mu.Unlock()
+	}
+	return g.closeAccess()
+}
+
+// put makes g the generation of the moment.
+func (n *node) put(g *generation) {
+	n.current.Store(g)
+	g.start()
+	n.functions.use(g.functions)
 }
 
 // bind opens the listeners.
 func (n *node) bind(s *settings, d *data) error {
 	n.front = &listen.Server{
 		Handler: &n.current, Log: n.log, Count: n.count,
-		MaxConns: s.Listen.Connections, MaxConnsPerClient: s.Listen.PerClient,
+		MaxConns: s.Listen.Connections, MaxConnsPerClient: s.Listen.PerClient, Exempt: func(ip netip.Addr) bool { return n.exempt(ip, s.Listen.PerClient) },
 	}
 	if err := n.front.Listen(s.Listen.HTTP); err != nil {
 		return fmt.Errorf("%w (hint: another program has the port, or it takes a right that this one lacks: --http ADDR chooses another)", err)
@@ -163,6 +185,7 @@ func (n *node) bindAdmin(s *settings) error {
 	var err error
 	n.admin, err = admin.New(admin.Config{
 		Stats: n.stats, Usage: n.store.Usage, Origins: n.origins, Connections: n.connections,
+		Pools:   admin.Pools{List: n.listOrigins, Drain: n.drainOrigin},
 		Dropped: n.droppedLines, Ready: n.ready, Version: readBuild().Version, Log: n.log,
 		Cache: n.cache(),
 		Purges: admin.Purges{
@@ -173,16 +196,26 @@ func (n *node) bindAdmin(s *settings) error {
 			Find:    func(id string) (purge.Receipt, bool) { return n.purge.log.Get(id) },
 			Figures: n.purge.figures,
 		},
+		Functions: admin.Functions{
+			List: n.listFunctions, Put: n.putFunction, Remove: n.removeFunction, Figures: n.functions.figures, MaxModule: maxModule,
+		},
 	})
 	if err != nil {
 		return err
 	}
 	n.admin.Permit(s.Admin.access())
-	n.side = &listen.Server{Handler: n.admin, Log: n.log, Count: n.count, MaxConns: 256}
+	n.side = &listen.Server{Handler: n.admin, Log: n.log, Count: n.count, MaxConns: 256, MaxConnsPerClient: 64}
 	if err := n.side.Listen(s.Listen.Admin); err != nil {
 		return fmt.Errorf("%w (hint: another program has the port: --admin ADDR chooses another, --admin off none)", err)
 	}
 	return nil
+}
+
+// exempt reports whether the limit of one client is not for an address: a
+// trusted proxy, by the configuration of the moment, brings many clients. So do
+// programs of the machine itself, which the limit that nobody chose leaves alone.
+func (n *node) exempt(ip netip.Addr, limit int) bool {
+	return limit == defaultPerClient && ip.IsLoopback() || slices.ContainsFunc(n.current.Load().handler.Trusted, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // bindTLS opens the HTTPS listener, if there is one, with its certificates.
@@ -240,14 +273,6 @@ func (n *node) connections() map[string]int64 {
 	return map[string]int64{edge.H1.String(): h1, edge.H2.String(): h2, edge.H3.String(): h3}
 }
 
-func (n *node) origins() map[string]origin.Stats {
-	out := make(map[string]origin.Stats)
-	for name, p := range n.current.Load().pools {
-		out[name] = p.Stats()
-	}
-	return out
-}
-
 func (n *node) droppedLines() uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -270,9 +295,17 @@ func (n *node) serve() <-chan error {
 	return ends
 }
 
+// errEnded is for changes that come too late.
+var errEnded = errors.New("the node is ending")
+
 // reload puts s in the place of the current configuration, and reads its
-// certificates again. An error changes nothing.
+// certificates and functions again. An error changes nothing.
 func (n *node) reload(s *settings) error {
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	if n.ended {
+		return errEnded
+	}
 	var certs *certificates
 	if n.keys != nil {
 		var err error
@@ -281,7 +314,7 @@ func (n *node) reload(s *settings) error {
 		}
 	}
 	old := n.current.Load()
-	g, err := n.build(s, old)
+	g, err := n.build(s, old, n.functions.uploads, true)
 	if err != nil {
 		return err
 	}
@@ -289,7 +322,7 @@ func (n *node) reload(s *settings) error {
 		n.log.Warn("this change needs a restart", "setting", name)
 	}
 	n.level.Set(s.Log.Level)
-	n.current.Store(g)
+	n.put(g)
 	if n.admin != nil {
 		n.admin.Permit(s.Admin.access())
 	}
@@ -371,11 +404,14 @@ func (n *node) close() {
 		if n.admin != nil {
 			n.admin.Close()
 		}
+		n.changing.Lock()
+		n.ended = true
+		n.changing.Unlock()
 		n.purge.end()
 		n.store.Stop() // what no client waits for any more would hold up the end
 		n.end(n.current.Load(), nil)
 		n.retired.Wait()
-		if err := errors.Join(n.store.Close(), n.purge.close()); err != nil {
+		if err := errors.Join(n.store.Close(), n.functions.close(), n.purge.close()); err != nil {
 			n.log.Error("not ended as it should", "error", err)
 		}
 	}()

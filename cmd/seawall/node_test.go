@@ -5,11 +5,14 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"seawall/edge"
 )
 
 // liveNode runs a node within the test, over one site with these origins.
@@ -196,4 +199,46 @@ func BenchmarkGenerationEnter(b *testing.B) {
 			g.leave(shard)
 		}
 	})
+}
+
+func TestWhoIsExemptFromTheLimitOfOneClient(t *testing.T) {
+	s := siteOver("http://127.0.0.1:1")
+	s.Trusted = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}
+	n := &node{}
+	h, err := edge.New(edge.Config{Store: newStore(t), Trusted: s.Trusted, Sites: []edge.Site{{Name: "a", Origin: http.DefaultTransport}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.current.Store(&generation{handler: h})
+	for _, c := range []struct {
+		ip    string
+		limit int
+		want  bool
+	}{
+		{"10.1.2.3", 1024, true},
+		{"10.1.2.3", 5, true},
+		{"2001:db8::1", 5, true},
+		{"192.0.2.1", 1024, false},
+		{"127.0.0.1", 1024, true},
+		{"::1", 1024, true},
+		{"127.0.0.1", 5, false},
+		{"::1", 1025, false},
+	} {
+		if got := n.exempt(netip.MustParseAddr(c.ip), c.limit); got != c.want {
+			t.Errorf("%s with a limit of %d: got exempt %v, want %v", c.ip, c.limit, got, c.want)
+		}
+	}
+	if got := defaultSettings().Listen.PerClient; got != 1024 {
+		t.Errorf("the default limit is %d, want 1024", got)
+	}
+}
+
+func newStore(t *testing.T) *edge.Store {
+	t.Helper()
+	store, err := edge.NewStore(edge.StoreOptions{Memory: 8 * mib})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	return store
 }

@@ -135,7 +135,7 @@ func (c *serveCommand) settings() (*settings, error) {
 	case len(c.Origin) > 0:
 		s.Sites = []siteSettings{loneSite(make([]string, len(c.Origin)))}
 		for i, text := range c.Origin {
-			flag(&bad, "--origin", &text, "http://host[:port] or https://host[:port]", parseOrigin, &s.Sites[0].Origins[i])
+			flag(&bad, "--origin", &text, "http://host[:port] or https://host[:port]", parseServer, &s.Sites[0].Origins[i])
 		}
 	case len(s.Sites) == 0:
 		return nil, &faults{c.Config, []fault{{text: "no sites; list at least one with its origins, or give --origin"}}}
@@ -194,7 +194,7 @@ func (n *node) announce(d *data, limit int64) {
 	}
 	n.log.Info("seawall "+readBuild().Version, args...)
 	for _, s := range n.settings.Sites {
-		n.log.Info("site "+s.Name, "hosts", cmp.Or(strings.Join(s.Hosts, " "), "all"), "origins", strings.Join(s.Origins, " "))
+		n.log.Info("site "+s.Name, "hosts", cmp.Or(strings.Join(s.Hosts, " "), "all"), "origins", s.originURLs())
 	}
 	if n.side != nil {
 		n.log.Info("admin on " + shownURL("http", n.side.Addrs()[0]))

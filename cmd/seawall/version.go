@@ -26,7 +26,7 @@ type build struct {
 func noted() []string {
 	return []string{
 		"github.com/dgraph-io/ristretto/v2", "github.com/dunglas/httpsfv", "github.com/goccy/go-yaml",
-		"github.com/pquerna/cachecontrol", "github.com/prometheus/client_golang", "github.com/quic-go/quic-go", "golang.org/x/net", "golang.org/x/sys",
+		"github.com/pquerna/cachecontrol", "github.com/prometheus/client_golang", "github.com/quic-go/quic-go", "github.com/tetratelabs/wazero", "golang.org/x/net", "golang.org/x/sys",
 	}
 }
 

@@ -379,6 +379,7 @@ func (b *Body) finish(err error, trailer any) error {
 		b.trailer = trailer
 		b.trimLocked()
 	}
+	b.charge = nil // it holds the fill, and with it all that the fetch needed
 	b.settled.Store(true)
 	b.wakeLocked()
 	return err

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 )
 
 type zero struct{}
@@ -364,4 +366,30 @@ func TestReaderTakenAfterABodyLeftGoesOn(t *testing.T) {
 	}
 	r.Close()
 	other.Close()
+}
+
+// A stored body does not keep the fill that brought it, with the request, the
+// handler and all that they hold.
+func TestStoredBodyKeepsNoFill(t *testing.T) {
+	s := open(t, Options[string]{})
+	lead := func() weak.Pointer[Fill[string]] {
+		seat, _ := s.Join(s.want("a", lang("en"), true))
+		defer seat.Leave()
+		seat.Resolve(&Object[string]{}, -1, nil, true)
+		if err := seat.Pump(bytes.NewReader(pattern(3*blockSize)), nil); err != nil {
+			t.Fatal(err)
+		}
+		return weak.Make(seat.Fill)
+	}
+	fill := lead()
+	if _, ok := get(s, "a", "en"); !ok {
+		t.Fatal("nothing was stored")
+	}
+	for range 10 {
+		runtime.GC()
+		if fill.Value() == nil {
+			return
+		}
+	}
+	t.Error("the fill is held by what it brought")
 }
