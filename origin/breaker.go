@@ -116,6 +116,17 @@ func (b *breaker) count(cfg *Breaker, now time.Time, good bool) {
 	}
 }
 
+// retract takes back that an attempt went well, if that was lately.
+func (b *breaker) retract(cfg *Breaker, now time.Time) {
+	at := b.slotAt(cfg, now)
+	for i := range int64(breakerSlots) {
+		if slot := &b.slots[(at-i)%breakerSlots]; slot.at == at-i && slot.good > 0 {
+			slot.good--
+			return
+		}
+	}
+}
+
 // tripped reports whether failures have reached their share of the window.
 func (b *breaker) tripped(cfg *Breaker, now time.Time) bool {
 	at := b.slotAt(cfg, now)

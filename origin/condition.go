@@ -117,7 +117,7 @@ func (p *Pool) returnsLocked(s *server, now time.Time, why string) {
 type verdict uint8
 
 const (
-	saysNothing verdict = iota // the the client left, or its request was at fault
+	saysNothing verdict = iota // the client left, or its request was at fault
 	saysGood                   // an answer began
 	saysBad                    // none, or one that says that the server cannot
 )
@@ -154,6 +154,24 @@ func (p *Pool) report(s *server, v verdict, probe bool, took time.Duration) {
 		}
 	}
 	p.ejectLocked(s, good, now)
+}
+
+// overtaken notes that s had not answered after took, when a hedge's other
+// server had: else who is always cancelled would never seem slow.
+func (p *Pool) overtaken(s *server, took time.Duration) {
+	p.mu.Lock()
+	defer p.unlock()
+	now := time.Now()
+	s.latency.add(max(took, time.Duration(s.latency.value*1e9)), now) // it would have taken longer
+	p.ejectLocked(s, true, now)
+}
+
+// broke notes that the body of an answer broke, which until then was good.
+func (p *Pool) broke(s *server) {
+	p.mu.Lock()
+	s.breaker.retract(&p.cfg.Breaker, time.Now())
+	p.mu.Unlock()
+	p.report(s, saysBad, false, 0)
 }
 
 // ejectLocked takes s out if what it answered is reason enough and the pool can

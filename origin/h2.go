@@ -3,6 +3,7 @@ package origin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -22,7 +23,14 @@ const (
 	muxPing  = 5 * time.Second
 )
 
-var errNoH2 = errors.New("the server does not speak HTTP/2 (hint: protocol h1)")
+var (
+	errNoH2   = errors.New("the server does not speak HTTP/2 (hint: protocol h1)")
+	errNoRoom = errors.New("the server takes connections, and no requests on them")
+)
+
+// maxBarren is how many connections that take no request at all one request has
+// made: a server that goes away at once, or allows no streams.
+const maxBarren = 3
 
 // h2 sends requests to one server over HTTP/2, in net/http's implementation of a
 // connection. Which there are and who uses them is ours, so that what never
@@ -42,10 +50,32 @@ type h2Conn struct {
 	at netip.AddrPort // the address dialled; zero when a name was
 }
 
-// h2Dial is a connection being made. err is valid when done is closed.
+// h2Dial is a connection being made. conn and err are valid when done is closed.
 type h2Dial struct {
 	done chan struct{}
+	conn *h2Conn // of HTTP/2
 	err  error
+}
+
+// ownError returns the error for one of those who waited: each adds to it.
+func (d *h2Dial) ownError() error {
+	var shared *Error
+	if errors.As(d.err, &shared) {
+		own := *shared
+		return &own
+	}
+	return d.err
+}
+
+// guarded is f, with a panic made an error: Config.Dial and callbacks of
+// Config.TLS are the caller's, and here nobody could catch it.
+func guarded[T any](f func() (T, error)) (v T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return f()
 }
 
 func newH2(s *server) *h2 { return &h2{server: s} }
@@ -60,27 +90,46 @@ func (s *h2) send(x *exchange) (*http.Response, error) {
 	if reused {
 		x.p.counts.reuses.Add(1)
 	}
-	if x.trace != nil && x.trace.GotConn != nil {
-		x.trace.GotConn(httptrace.GotConnInfo{Conn: c.nc, Reused: reused})
-	}
-	return x.stream(s.server, c.RoundTrip, nil)
+	return x.stream(s.server, func(req *http.Request) (*http.Response, error) {
+		if x.trace != nil && x.trace.GotConn != nil {
+			told := false
+			defer func() {
+				if !told {
+					c.Release()
+				}
+			}()
+			x.trace.GotConn(httptrace.GotConnInfo{Conn: c.nc, Reused: reused})
+			told = true
+		}
+		return c.RoundTrip(req)
+	}, nil)
 }
 
 // reserve returns a connection with room for a request, made for it if need be.
 // Requests that come meanwhile wait for the same one.
 func (s *h2) reserve(x *exchange) (c *h2Conn, reused bool, err error) {
-	for reused = true; ; reused = false {
+	ctx, done := x.within(0)
+	defer done()
+	barren := 0
+	var d *h2Dial
+	for {
 		s.mu.Lock()
 		if c := s.roomLocked(); c != nil {
 			s.mu.Unlock()
-			return c, reused, nil
+			return c, d == nil, nil
+		}
+		if d != nil && (d.conn.Err() != nil || d.conn.InFlight() == 0) {
+			barren++ // else others were quicker
+		}
+		if barren == maxBarren {
+			s.mu.Unlock()
+			return nil, false, x.missed(s.server, stepConnect, errNoRoom)
 		}
 		if s.closed {
 			s.mu.Unlock()
 			return nil, false, x.missed(s.server, stepConnect, &Error{Kind: unavailable, Step: stepConnect, Err: ErrClosed})
 		}
-		d := s.dialing
-		if d == nil {
+		if d = s.dialing; d == nil {
 			d = &h2Dial{done: make(chan struct{})}
 			s.dialing = d
 			s.p.inBackground(func() { s.connectNew(d) })
@@ -90,39 +139,47 @@ func (s *h2) reserve(x *exchange) (c *h2Conn, reused bool, err error) {
 		case <-d.done:
 		case <-s.p.ctx.Done():
 			return nil, false, x.missed(s.server, stepConnect, ErrClosed)
-		case <-x.ctx.Done():
-			return nil, false, x.missed(s.server, stepConnect, x.ctx.Err())
+		case <-ctx.Done():
+			return nil, false, x.missed(s.server, stepConnect, ctx.Err())
 		}
 		if d.err != nil {
-			return nil, false, x.missed(s.server, stepConnect, d.err)
+			return nil, false, x.missed(s.server, stepConnect, d.ownError())
 		}
 	}
 }
 
 // roomLocked reserves a place on a connection, or returns nil. Broken ones are
-// dropped.
+// dropped, as are those that have nothing to do and yet no room: their server
+// said that it goes away, or allows no streams.
 func (s *h2) roomLocked() *h2Conn {
+	var found *h2Conn
 	s.conns = slices.DeleteFunc(s.conns, func(c *h2Conn) bool {
-		gone := s.names.gone(c.at)
-		if gone {
+		switch {
+		case s.names.gone(c.at):
 			c.closeWhenIdle()
+			return true
+		case c.Err() != nil:
+			return true
+		case found != nil:
+			return false
+		case c.Reserve() == nil:
+			found = c
+			return false
+		case c.InFlight() == 0 && c.Available() == 0:
+			c.closeWhenIdle()
+			return true
 		}
-		return gone || c.Err() != nil
+		return false
 	})
-	for _, c := range s.conns {
-		if c.Reserve() == nil {
-			return c
-		}
-	}
-	return nil
+	return found
 }
 
 // connectNew makes a connection for whoever waits for d.
 func (s *h2) connectNew(d *h2Dial) {
-	c, err := s.newConn()
+	c, err := guarded(s.newConn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dialing, d.err = nil, err
+	s.dialing, d.conn, d.err = nil, c, err
 	switch {
 	case err != nil:
 	case s.closed:

@@ -70,14 +70,16 @@ func (s *h3) send(x *exchange) (*http.Response, error) {
 // connection returns a connection on which the caller has a stream, until
 // streamEnded. Requests that come while one is made wait for it.
 func (s *h3) connection(x *exchange) (c *h3Conn, reused bool, err error) {
-	for reused = true; ; reused = false {
+	ctx, done := x.within(0)
+	defer done()
+	for made := 0; ; made++ {
 		s.mu.Lock()
 		if c := s.conn; c != nil {
 			if c.quic.Context().Err() == nil && !s.names.gone(c.at) {
 				s.active++
 				c.active++
 				s.mu.Unlock()
-				return c, reused, nil
+				return c, made == 0, nil
 			}
 			s.retireLocked(c)
 		}
@@ -85,22 +87,27 @@ func (s *h3) connection(x *exchange) (c *h3Conn, reused bool, err error) {
 			s.mu.Unlock()
 			return nil, false, x.missed(s.server, stepConnect, &Error{Kind: unavailable, Step: stepConnect, Err: ErrClosed})
 		}
+		if made == maxBarren {
+			s.mu.Unlock()
+			return nil, false, x.missed(s.server, stepConnect, errNoRoom)
+		}
 		d := s.dialing
 		if d == nil {
 			d = &h2Dial{done: make(chan struct{})}
-			s.dialing = d
-			s.p.inBackground(func() { s.connectNew(d) })
+			if s.p.inBackground(func() { s.connectNew(d) }) {
+				s.dialing = d // else nothing would end it, and close waits for it
+			}
 		}
 		s.mu.Unlock()
 		select {
 		case <-d.done:
 		case <-s.p.ctx.Done():
 			return nil, false, x.missed(s.server, stepConnect, ErrClosed)
-		case <-x.ctx.Done():
-			return nil, false, x.missed(s.server, stepConnect, x.ctx.Err())
+		case <-ctx.Done():
+			return nil, false, x.missed(s.server, stepConnect, ctx.Err())
 		}
 		if d.err != nil {
-			return nil, false, x.missed(s.server, stepOf(d.err), d.err)
+			return nil, false, x.missed(s.server, stepOf(d.err), d.ownError())
 		}
 	}
 }
@@ -127,7 +134,7 @@ func stepOf(err error) string {
 }
 
 func (s *h3) connectNew(d *h2Dial) {
-	c, err := s.newConn()
+	c, err := guarded(s.newConn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dialing, d.err = nil, err

@@ -26,8 +26,8 @@
 //	                               |         | no
 //	                               +--> error or answer, as it is
 //
-// The budget is a share of the requests of the last second, with a floor. A
-// retry prefers a server that was not asked. Nothing of an answer has been seen
+// The budget is a share of the requests of the last second, with a floor. It is
+// also asked before a server that refused a stream gets it again. A retry prefers a server that was not asked. Nothing of an answer has been seen
 // while its small body is held back ([Config.BufferSmall]).
 //
 // # Which servers
@@ -167,7 +167,8 @@ func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
 // From then on no Read begins; one under way then lasts until it returns by
 // itself or Close ends it. A body that must not be touched after that needs a
 // Close that ends its Read. Interim responses go to the request's
-// httptrace.ClientTrace.Got1xxResponse, 100 only if the request expects it;
+// httptrace.ClientTrace.Got1xxResponse, 100 only if the request expects it, one at
+// a time, from any goroutine, and none after RoundTrip has returned;
 // GotConn is told of each connection that the request goes to, but for a hedge's.
 // After 101 the response's Body is an io.ReadWriteCloser with CloseWrite.
 //
@@ -216,14 +217,16 @@ func (p *Pool) Start() {
 	})
 }
 
-// inBackground runs f in a goroutine that Close waits for, unless the pool is
-// closed. f heeds p.ctx.
-func (p *Pool) inBackground(f func()) {
+// inBackground runs f in a goroutine that Close waits for, and returns true,
+// unless the pool is closed. f heeds p.ctx.
+func (p *Pool) inBackground(f func()) bool {
 	p.mu.Lock() // so that Close waits for all that began before it
 	defer p.mu.Unlock()
-	if !p.closed.Load() {
+	open := !p.closed.Load()
+	if open {
 		p.behind.Go(f)
 	}
+	return open
 }
 
 // Close closes idle connections, ends health checks and refuses new requests.

@@ -3,6 +3,7 @@ package origin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -148,7 +149,12 @@ func (n *names) refresh(l *lookup) {
 }
 
 // ask returns the addresses behind the name, for SRV a group for each target.
-func (n *names) ask(ctx context.Context) ([][]netip.AddrPort, time.Duration, error) {
+func (n *names) ask(ctx context.Context) (_ [][]netip.AddrPort, _ time.Duration, err error) {
+	defer func() { // Config.Resolver is the caller's, and here nobody could catch it
+		if p := recover(); p != nil {
+			err = &net.DNSError{Err: fmt.Sprintf("panic: %v", p), Name: n.host}
+		}
+	}()
 	if !n.srv {
 		group, lifetime, err := n.lookup(ctx, n.host, n.port)
 		return [][]netip.AddrPort{group}, lifetime, err
@@ -311,7 +317,7 @@ func (n *names) dial(ctx context.Context) (net.Conn, netip.AddrPort, error) {
 		begun++
 		running++
 		go func() {
-			nc, err := n.p.cfg.Dial(ctx, "tcp", at.String())
+			nc, err := guarded(func() (net.Conn, error) { return n.p.cfg.Dial(ctx, "tcp", at.String()) })
 			select {
 			case ended <- dialled{nc, at, err}:
 			case <-ctx.Done(): // another one was quicker, or nobody waits

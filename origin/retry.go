@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net/http"
@@ -52,6 +53,9 @@ func (x *exchange) attempt(s *server) (*http.Response, error) {
 	}
 	defer func() { tell(saysNothing) }() // after a panic
 	resp, err := s.transport.send(x)
+	if err != nil && context.Cause(x.ctx) == errSlower {
+		x.p.overtaken(s, time.Since(begun))
+	}
 	tell(x.judge(resp, err))
 	if err == nil && x.holds(resp) {
 		return x.hold(resp)
@@ -107,8 +111,11 @@ func (x *exchange) mayGoOn(s *server, err error) bool {
 	if !errors.As(err, &e) || x.ctx.Err() != nil || x.p.closed.Load() {
 		return false
 	}
+	if !x.until.IsZero() && !time.Now().Before(x.until) {
+		return false // another server would be blamed for the time that this one took
+	}
 	switch {
-	case e.unsent && !x.fresh && !x.up.touched():
+	case e.unsent && !x.fresh && !x.up.touched() && (!e.unreached || x.p.takeBudget()): // refused is not closing: it says overload
 		x.fresh, x.prefer = true, s // a connection that was closing: a new one will do
 		x.p.counts.retries.Add(1)
 		return true
@@ -231,7 +238,7 @@ func retryAfter(v string, now time.Time) (time.Duration, bool) {
 // lost notes that the body of s's answer broke, and returns e.
 func (x *exchange) lost(s *server, e *Error) error {
 	if x.judge(nil, e) == saysBad {
-		x.p.report(s, saysBad, false, 0)
+		x.p.broke(s)
 	}
 	if x.held.Load() {
 		return e // nobody has seen anything of it

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -8,7 +9,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,8 +19,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// errSlow ends a stream whose time is over.
-type errSlow struct{ what string }
+// errSlow ends a stream whose time is over, at a step if it is known.
+type errSlow struct{ what, step string }
 
 func (e errSlow) Error() string { return e.what }
 func (e errSlow) Timeout() bool { return true }
@@ -32,6 +33,9 @@ type stream struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	after  func() // when the stream has ended; nil: nothing
+
+	upload   *streamUpload // nil: no content
+	interims interims
 
 	mu    sync.Mutex // guards timer and came
 	timer *time.Timer
@@ -57,7 +61,7 @@ func (x *exchange) stream(s *server, rt func(*http.Request) (*http.Response, err
 	}()
 	var unbound func() bool
 	if !x.until.IsZero() {
-		t := time.AfterFunc(time.Until(x.until), func() { st.cancel(errSlow{"the exchange took too long"}) })
+		t := time.AfterFunc(time.Until(x.until), func() { st.cancel(errSlow{what: "the exchange took too long"}) })
 		unbound = t.Stop
 	}
 	st.after = func() {
@@ -68,16 +72,26 @@ func (x *exchange) stream(s *server, rt func(*http.Request) (*http.Response, err
 			after()
 		}
 	}
-	if x.up == nil {
+	if x.up == nil || x.expect {
 		st.awaitHead()
+	} else {
+		st.awaitWrite() // there may be no room for the head either
 	}
 	resp, err := rt(st.request())
 	st.mu.Lock()
 	st.came = true
 	st.mu.Unlock()
 	st.disarm()
+	st.interims.end(err == nil)
+	if err == nil {
+		if err = malformedHead(resp); err != nil {
+			st.cancel(err)
+			resp.Body.Close()
+		}
+	}
 	if err != nil {
-		return nil, st.fault(stepHead, false, err)
+		st.upload.abandon() // what it has read is known from now on
+		return nil, st.fault(stepHead, st.interims.spoke(), err)
 	}
 	dropForbidden(resp.Trailer)
 	resp.Request = x.req
@@ -104,10 +118,7 @@ func (st *stream) request() *http.Request {
 	if target[0] == '/' {
 		u.Opaque = "//" + host + target
 	}
-	trace := &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error {
-		x.relayed.Store(true)
-		return nil
-	}}
+	trace := &httptrace.ClientTrace{Got1xxResponse: st.interim}
 	r := &http.Request{Method: x.req.Method, URL: u, Host: host, Header: make(http.Header, len(x.req.Header)+1), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	if r.Method == "" {
 		r.Method = http.MethodGet
@@ -127,35 +138,57 @@ func (st *stream) request() *http.Request {
 		r.Header["User-Agent"] = []string{""} // else the library names itself
 	}
 	if x.up != nil {
-		r.Body, r.ContentLength = &streamUpload{st: st, u: x.up}, x.up.length
-		r.Trailer = x.req.Trailer
+		st.upload = &streamUpload{st: st, u: x.up}
+		r.Body, r.ContentLength = st.upload, x.up.length
+		if len(x.up.trailer) > 0 {
+			st.upload.trailer = make(http.Header, len(x.up.trailer))
+			for _, name := range x.up.trailer {
+				st.upload.trailer[name] = nil // declared; known once the content has ended
+			}
+			r.Trailer = st.upload.trailer
+		}
 	}
-	return r.WithContext(httptrace.WithClientTrace(st.ctx, trace))
+	return r.WithContext(httptrace.WithClientTrace(untraced{st.ctx}, trace))
 }
 
 // arm gives the stream d from now; 0 means without end.
-func (st *stream) arm(d time.Duration, what string) {
+func (st *stream) arm(d time.Duration, why errSlow) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	st.armLocked(d, why)
+}
+
+func (st *stream) armLocked(d time.Duration, why errSlow) {
 	if st.timer != nil {
 		st.timer.Stop()
 		st.timer = nil
 	}
 	if d > 0 {
-		st.timer = time.AfterFunc(d, func() { st.cancel(errSlow{what}) })
+		st.timer = time.AfterFunc(d, func() { st.cancel(why) })
 	}
 }
 
-func (st *stream) disarm() { st.arm(0, "") }
+func (st *stream) disarm() { st.arm(0, errSlow{}) }
+
+// await is arm for what comes before the final head; after it there is no
+// effect.
+func (st *stream) await(d time.Duration, why errSlow) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.came {
+		st.armLocked(d, why)
+	}
+}
 
 // awaitHead starts the header timeout, once the request has been sent.
 func (st *stream) awaitHead() {
-	st.mu.Lock()
-	came := st.came
-	st.mu.Unlock()
-	if !came {
-		st.arm(st.s.p.cfg.Timeouts.Header, "no answer came in time")
-	}
+	st.await(st.s.p.cfg.Timeouts.Header, errSlow{what: "no answer came in time"})
+}
+
+// awaitWrite bounds how long the server may take no more of the request: the
+// library waits without end for a window to open.
+func (st *stream) awaitWrite() {
+	st.await(st.s.p.cfg.Timeouts.WriteIdle, errSlow{"the server took nothing more in time", stepWrite})
 }
 
 // leave ends the stream and gives its place up.
@@ -181,12 +214,25 @@ func (st *stream) fault(step string, answered bool, err error) *Error {
 	var rejected *http3.Error
 	refused := errors.As(err, &reset) && reset.Code == http2.ErrCodeRefusedStream ||
 		errors.As(err, &rejected) && rejected.ErrorCode == http3.ErrCodeRequestRejected
+	if why := reset.Cause; why != nil && why.Error() != fromPeer { // what the server sent was at fault
+		var ours *Error
+		switch refused = false; {
+		case errors.As(why, &ours):
+			err = ours
+		case strings.HasSuffix(why.Error(), tooLongHead):
+			err = &Error{Kind: responseHeadSize, Step: step, Err: why}
+		default:
+			err = malformed(why.Error())
+		}
+	}
 	switch {
+	case strings.HasSuffix(err.Error(), tooLongRequest) && !answered:
+		return st.x.named(st.s, refuse("%w", err)) // no server's failure: it was not sent
 	case errors.As(cause, &bad), errors.As(err, &bad):
 		e := st.x.named(st.s, &Error{Kind: requestError, Step: stepRequest, Err: bad.error})
 		return e
 	case errors.As(cause, &slow):
-		err = slow
+		err, step = slow, cmp.Or(slow.step, step)
 	}
 	e := st.x.fault(st.s, step, answered, err)
 	if !answered && st.x.ctx.Err() == nil {
@@ -196,11 +242,38 @@ func (st *stream) fault(step string, answered bool, err error) *Error {
 	return e
 }
 
+// What the libraries say in words alone, which tests hold them to.
+const (
+	fromPeer       = "received from peer" // a stream was reset by the server, not by the library
+	tooLongHead    = "header list larger than advertised limit"
+	tooLongRequest = "request header list larger than peer's advertised limit"
+)
+
 // unsent reports whether the library says that a connection that was closing did
-// not take the request. They say it in words alone, which tests hold them to.
+// not take the request. The whole of its words must match: further inside an
+// error may stand what the server sent with GOAWAY.
 func unsent(err error) bool {
-	return slices.ContainsFunc([]string{"graceful shutdown", "conn unusable", "client conn not usable", "http2: client conn is closed"},
-		func(words string) bool { return strings.Contains(err.Error(), words) })
+	said := err.Error()
+	switch said {
+	case "http2: Transport received Server's graceful shutdown GOAWAY", "http2: client conn not usable", "http2: client conn is closed":
+		return true
+	}
+	return strings.HasPrefix(said, "http3: conn unusable: ")
+}
+
+// malformedHead returns what is wrong with a head that a library has accepted,
+// nil for nothing: what no server of ours could pass on, and what would frame
+// the message differently for whoever reads it next (RFC 9110, 8.6 and 15).
+func malformedHead(resp *http.Response) error {
+	code := resp.StatusCode
+	if code < 200 || code > 999 || !strings.HasPrefix(resp.Status, strconv.Itoa(code)+" ") {
+		return malformed("malformed status")
+	}
+	lengths := resp.Header["Content-Length"]
+	if len(lengths) > 1 || len(lengths) == 1 && (lengths[0] == "" || strings.Trim(lengths[0], "0123456789") != "") {
+		return malformed("invalid or repeated Content-Length")
+	}
+	return nil
 }
 
 // Read returns io.EOF only at the end of a whole body.
@@ -211,7 +284,7 @@ func (st *stream) Read(p []byte) (int, error) {
 	if st.err != nil {
 		return 0, st.err
 	}
-	st.arm(st.s.p.cfg.Timeouts.IdleBody, "no byte of the body came in time")
+	st.arm(st.s.p.cfg.Timeouts.IdleBody, errSlow{what: "no byte of the body came in time"})
 	n, err := st.src.Read(p)
 	st.disarm()
 	if err != nil {
@@ -243,55 +316,5 @@ func (st *stream) Close() error {
 	st.cancel(http.ErrBodyReadAfterClose)
 	st.src.Close()
 	st.leave()
-	return nil
-}
-
-// errBody is an error of the request's content.
-type errBody struct{ error }
-
-// streamUpload gives a request's content to a library.
-type streamUpload struct {
-	st     *stream
-	u      *upload
-	closed atomic.Bool
-	sent   int64
-}
-
-func (b *streamUpload) Read(p []byte) (int, error) {
-	if b.closed.Load() || !b.u.mayRead() {
-		return 0, errBodyEnded
-	}
-	b.u.read.Store(true)
-	b.st.mu.Lock()
-	came := b.st.came
-	b.st.mu.Unlock()
-	if d := b.st.s.p.cfg.Timeouts.RequestIdle; d > 0 && !came {
-		t := time.AfterFunc(d, func() { b.st.cancel(errBody{errBodyIdle}); b.u.close() })
-		defer t.Stop()
-	}
-	n, err := b.u.body.Read(p)
-	b.sent += int64(n)
-	switch {
-	case err == nil && (b.u.length < 0 || b.sent <= b.u.length):
-		return n, nil
-	case err == io.EOF && (b.u.length < 0 || b.sent == b.u.length):
-		b.st.awaitHead()
-		return n, io.EOF
-	case err == io.EOF && b.sent < b.u.length:
-		err = errBodyShort
-	case err == nil || err == io.EOF:
-		err = errBodyLong
-	}
-	b.st.cancel(errBody{err}) // the server must not take what it got for all
-	return 0, errBody{err}
-}
-
-// Close keeps the library from reading on. Content that was not read yet stays
-// open for another attempt.
-func (b *streamUpload) Close() error {
-	b.closed.Store(true)
-	if b.u.touched() {
-		b.u.close()
-	}
 	return nil
 }

@@ -297,27 +297,32 @@ func (s *sender) fill(buf []byte) (n int, err error) {
 	return 0, io.ErrNoProgress
 }
 
-// readBody calls Read once. A panic in it is an error of the body: it has no
-// caller here who could catch it.
-func (s *sender) readBody(buf []byte) (n int, err error) {
+// readOnce calls Read. A panic in it is an error of the body: it has no caller
+// here who could catch it.
+func (u *upload) readOnce(buf []byte) (n int, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			n, err = 0, fmt.Errorf("panic in the body's Read: %v", p)
 		}
 	}()
+	return u.body.Read(buf)
+}
+
+// readBody is readOnce, for which RequestIdle is time.
+func (s *sender) readBody(buf []byte) (n int, err error) {
 	if !s.u.mayRead() {
 		return 0, errBodyEnded
 	}
 	limit := s.x.p.cfg.Timeouts.RequestIdle
 	if limit <= 0 {
-		return s.u.body.Read(buf)
+		return s.u.readOnce(buf)
 	}
 	s.turn++
 	turn := s.turn
 	s.reads.Store(turn)
 	t := time.AfterFunc(limit, func() { s.starve(turn) })
 	defer t.Stop()
-	n, err = s.u.body.Read(buf)
+	n, err = s.u.readOnce(buf)
 	if !s.reads.CompareAndSwap(turn, 0) {
 		return 0, errBodyIdle
 	}
