@@ -391,6 +391,7 @@ func TestBalanceByKeyAndClient(t *testing.T) {
 			var had string
 			for j := range 4 {
 				r := request("GET", fmt.Sprintf("%s/?n=%d&utm_x=%d", front, i, j), "X-Forwarded-For", fmt.Sprintf("192.0.2.%d", j))
+				r.Host = []string{"a.example", "A.example", "a.EXAMPLE", "A.Example"}[j] // one name, and one key
 				if by == "client_hash" {
 					r = request("GET", fmt.Sprintf("%s/%d", front, j), "X-Forwarded-For", fmt.Sprintf("192.0.2.%d", i))
 				}
@@ -465,8 +466,10 @@ func TestReloadReadsOriginAuthoritiesAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	moved := ""
 	load := func() *settings {
-		return configured(t, "sites: [{origins: [%q], origin_tls: {ca: %q, server_name: example.com}}]", s.URL, path)
+		moved += "# one line down\n"
+		return configured(t, "%ssites: [{origins: [%q], origin_tls: {ca: %q, server_name: example.com}}]", moved, s.URL, path)
 	}
 	cert, err := makeOwn([]string{"other.example"}, time.Now())
 	if err != nil {
@@ -489,7 +492,7 @@ func TestReloadReadsOriginAuthoritiesAgain(t *testing.T) {
 	}
 	write([]byte("nothing"))
 	var bad *faults
-	if err := n.reload(load()); !errors.As(err, &bad) || !strings.HasPrefix(bad.Error(), "f.yaml:1:") {
+	if err := n.reload(load()); !errors.As(err, &bad) || !strings.HasPrefix(bad.Error(), "f.yaml:5:") {
 		t.Errorf("a file without a certificate: got %v, want its place", err)
 	}
 	expect(t, front+"/", 200, "", "secure")
