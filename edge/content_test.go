@@ -235,3 +235,31 @@ func TestAnswersDoNotWaitForContent(t *testing.T) {
 		}
 	}
 }
+
+// A body that breaks off before its answer has begun must not be given the
+// length of what came of it, and end cleanly.
+func TestBodyThatBreaksEarlyDoesNotEndCleanly(t *testing.T) {
+	h := walkHandler(t, func(r *http.Request) (*http.Response, error) {
+		q := resp(r, "part", "Cache-Control", "max-age=60")
+		q.ContentLength = 100
+		q.Body = io.NopCloser(io.MultiReader(strings.NewReader("part"), failing{}))
+		return q, nil
+	}, StoreOptions{}, nil)
+	defer h.Store.Close()
+	defer h.Close()
+	server := httptest.NewServer(h)
+	defer server.Close()
+	client := server.Client()
+	defer client.CloseIdleConnections()
+	for i := range 200 {
+		resp, err := client.Get(fmt.Sprintf("%s/%d", server.URL, i))
+		if err != nil {
+			continue // broken before its head was read
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err == nil {
+			t.Fatalf("%d: %d %q of length %d ended cleanly, want it broken off", i, resp.StatusCode, body, resp.ContentLength)
+		}
+	}
+}

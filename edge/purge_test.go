@@ -44,6 +44,13 @@ func tagged(terms string) (http.RoundTripper, *atomic.Int64) {
 	}), asked
 }
 
+// stored fetches in a bubble, and returns when all of it is stored: an answer
+// may be read whole before.
+func stored(h *Handler, n int) {
+	fetchAll(h, n)
+	synctest.Wait()
+}
+
 func fetchAll(h *Handler, n int) {
 	for i := range n {
 		h.ServeHTTP(&sink{h: http.Header{}}, request(i))
@@ -82,7 +89,7 @@ func TestSweepRunsAfterPurgesOnly(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { s.Run(ctx) })
-		fetchAll(h, 20)
+		stored(h, 20)
 		time.Sleep(time.Hour)
 		began = time.Now()
 		apply(t, h, purge.Request{Tags: []string{"tag"}})
@@ -130,7 +137,7 @@ func TestSweepComesBackForRulesThatWereNeeded(t *testing.T) {
 
 func TestObjectsShareTheirKeysMemory(t *testing.T) {
 	bubble(t, "max-age=60", func(t *testing.T, h *Handler, _ *atomic.Int64) {
-		fetchAll(h, 1)
+		stored(h, 1)
 		h.Store.Each(func(o *Object) bool {
 			u := o.Meta.Subject.URL
 			if got := u.Scheme + "://" + u.Host + u.Path + u.Query; got != o.Key {
@@ -168,7 +175,7 @@ func TestPurgeByTheViewersURL(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				bubble(t, "max-age=60, stale-while-revalidate=60", func(t *testing.T, h *Handler, _ *atomic.Int64) {
-					fetchAll(h, 1)
+					stored(h, 1)
 					apply(t, h, c.purge)
 					if swept {
 						NewSweep(h.Store, h.Purge, nil).Pass(t.Context())
@@ -208,7 +215,7 @@ func TestRefreshKeepsWithinItsBudget(t *testing.T) {
 			c.Store.Close()
 			c.Store = st
 		})
-		fetchAll(h, refreshMost+100)
+		stored(h, refreshMost+100)
 		for range 20 {
 			h.ServeHTTP(&sink{h: http.Header{}}, request(7)) // the hottest
 		}
@@ -268,7 +275,7 @@ func TestRefreshGivesUpWhatDoesNotEnd(t *testing.T) {
 			return answer, nil
 		})
 		h := purgeable(t, purge.NewRules(0), origin, nil)
-		fetchAll(h, 20)
+		stored(h, 20)
 		p := apply(t, h, purge.Request{Tags: []string{"tag"}, Refresh: true})
 		began := time.Now()
 		h.RefreshMatches(t.Context(), p)

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -82,7 +83,8 @@ func (e *FunctionError) Error() string {
 
 // The bounds of uploads.
 const (
-	maxUploads  = 4 // whose content is read or judged at once; others wait
+	maxUploads  = 4               // whose content is read or judged at once; others wait
+	uploadWait  = 5 * time.Minute // for all of the content, as each of the few places may be waited for
 	maxSettings = 64
 )
 
@@ -251,6 +253,19 @@ func (c *call) whole() bool {
 	return c.refuse(http.StatusForbidden, "Functions are of the whole node; the token "+c.token.Name+" is bound to sites.")
 }
 
+// hurried bounds how long all of the content may take, too.
+type hurried struct {
+	awaited
+	until time.Time
+}
+
+func (h *hurried) Read(b []byte) (int, error) {
+	if !time.Now().Before(h.until) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return h.awaited.Read(b)
+}
+
 // readModule reads the content. If it cannot, the call has been answered.
 func (c *call) readModule(limit int64) ([]byte, bool) {
 	if coding := c.r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
@@ -268,7 +283,7 @@ func (c *call) readModule(limit int64) ([]byte, bool) {
 	}
 	var module bytes.Buffer
 	module.Grow(int(max(c.r.ContentLength, 0)) + bytes.MinRead)
-	_, err := module.ReadFrom(&awaited{c, http.MaxBytesReader(c.w, c.r.Body, limit)})
+	_, err := module.ReadFrom(&hurried{awaited{c, http.MaxBytesReader(c.w, c.r.Body, limit)}, time.Now().Add(uploadWait)})
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):

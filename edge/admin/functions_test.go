@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -195,6 +196,29 @@ func TestUploadsAreBounded(t *testing.T) {
 	if len(n.put) != 0 {
 		t.Errorf("%d were taken", len(n.put))
 	}
+}
+
+// trickle is content that comes byte by byte, each well within bodyWait.
+type trickle struct{}
+
+func (trickle) Read(b []byte) (int, error) {
+	<-time.After(bodyWait - time.Second)
+	return copy(b[:1], "x"), nil
+}
+
+// Content that comes too slowly gives its place back.
+func TestSlowUploadEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(fakeFunctions)
+		h, began := n.handler(t, Access{}), time.Now()
+		r := httptest.NewRequest("PUT", "/v1/functions/one", trickle{})
+		r.RemoteAddr, r.Host = "127.0.0.1:5000", "127.0.0.1:9090"
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if took := time.Since(began); w.Code != 400 || !strings.Contains(w.Body.String(), "too slowly") || took > uploadWait+bodyWait || len(n.put) != 0 {
+			t.Errorf("got %d %s after %v, want 400 within %v", w.Code, w.Body, took, uploadWait+bodyWait)
+		}
+	})
 }
 
 func TestFunctionMetrics(t *testing.T) {

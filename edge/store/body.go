@@ -79,10 +79,11 @@ func newGrowing(size int64, charge func(int64) bool) *Body {
 	return &Body{size: size, charge: charge, readers: map[*Reader]struct{}{}}
 }
 
-// Size returns the body's length, or -1 while it is not known.
+// Size returns the body's length, or -1 while it is not known. That of a body
+// that broke off is what was declared: what came of it is not its length.
 func (b *Body) Size() int64 {
 	if b.settled.Load() {
-		return b.have
+		return b.size
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
