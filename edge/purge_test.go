@@ -296,6 +296,9 @@ func TestRefreshKeepsNoObjects(t *testing.T) {
 	defer h.Store.Close()
 	defer h.Close()
 	fetchAll(h, 3)
+	for deadline := time.Now().Add(10 * time.Second); h.Store.Usage().Fills > 0 && time.Now().Before(deadline); {
+		runtime.Gosched()
+	}
 	var seen []weak.Pointer[Object]
 	h.Store.Each(func(o *Object) bool { seen = append(seen, weak.Make(o)); return true })
 	hot := h.hottest(t.Context(), apply(t, h, purge.Request{Everything: true, Site: "*", Refresh: true}))

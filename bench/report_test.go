@@ -1,0 +1,152 @@
+package main
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// sampleReport has two rounds of two peers.
+func sampleReport() *report {
+	r := &report{Machine: "2 cores", Rounds: 2, Seconds: 1}
+	sc := scenario{name: "hits-h1-1k", group: "hits-h1", about: "hits"}
+	r.add(sc, node, sample{"rps": 1000, "cpu": 50, "p50": 1})
+	r.add(sc, node, sample{"rps": 1200, "cpu": 40, "p50": 1})
+	r.add(sc, "nginx", sample{"rps": 2200, "cpu": 20, "p50": 2})
+	r.add(sc, "nginx", sample{"rps": 2200, "cpu": 25, "p50": 2})
+	r.skip("hits-h1", "varnish", "is not here")
+	r.skip("hits-h1", "varnish", "is not here")
+	return r
+}
+
+func TestTableTellsMediansRatiosAndWhoIsAhead(t *testing.T) {
+	got := sampleReport().markdown()
+	for _, want := range []string{
+		"| scenario | peer | requests/s | × | CPU µs/request | × | p50 ms |\n|---|---|---:|---:|---:|---:|---:|\n",
+		"| hits-h1-1k | seawall | 1100 (1000–1200) | 1.00 | 45.0 (40.0–50.0) | 1.00 | 1.00 |\n",
+		"| hits-h1-1k | nginx | 2200 | 2.00 | 22.5 (20.0–25.0) | 0.50 | 2.00 |\n",
+		"Ahead of Seawall: nginx in hits-h1-1k (requests/s 2.00×, CPU µs/request 0.50×).\n",
+		"Not measured: hits-h1: varnish is not here.\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got\n%s\nwant in it\n%s", got, want)
+		}
+	}
+}
+
+func TestErrorsHaveAColumnWhenThereAreSome(t *testing.T) {
+	sc := scenario{name: "misses", group: "misses"}
+	r := &report{}
+	r.add(sc, node, sample{"cpu": 1, "errors": 0})
+	if got := r.markdown(); strings.Contains(got, "errors") {
+		t.Errorf("without errors: got\n%s\nwant no column for them", got)
+	}
+	r.add(sc, "nginx", sample{"cpu": 1, "errors": 3})
+	if got := r.markdown(); !strings.Contains(got, "| errors |") {
+		t.Errorf("with errors: got\n%s\nwant a column for them", got)
+	}
+}
+
+func TestSavedReportIsRead(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	r := sampleReport()
+	if err := r.save(dir); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "results.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back report
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	if got := back.Rows[1].Figures["cpu"]; got != (spread{22.5, 20, 25}) {
+		t.Errorf("nginx's cpu: got %+v, want 22.5 from 20 to 25", got)
+	}
+	plot, err := os.ReadFile(filepath.Join(dir, "hits-h1-cpu.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wellFormed(t, string(plot))
+}
+
+// wellFormed fails unless text is XML, and returns how often each element is
+// there.
+func wellFormed(t *testing.T, text string) map[string]int {
+	t.Helper()
+	count := make(map[string]int)
+	for d := xml.NewDecoder(strings.NewReader(text)); ; {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return count
+		}
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+		if e, ok := token.(xml.StartElement); ok {
+			count[e.Name.Local]++
+			for _, a := range e.Attr {
+				if strings.Contains(a.Value, "NaN") || strings.Contains(a.Value, "Inf") {
+					t.Errorf("%s has %s=%q", e.Name.Local, a.Name.Local, a.Value)
+				}
+			}
+		}
+	}
+}
+
+func TestPlots(t *testing.T) {
+	bars := []bar{
+		{group: "a", label: `<&"`, value: 3, low: 2, high: 4, own: true},
+		{group: "a", label: "b", value: math.NaN()},
+		{group: "b", label: "c", value: math.Inf(1)},
+		{group: "b", label: "d", value: -1},
+	}
+	if got := wellFormed(t, plotBars("<title>", bars, 1)); got["rect"] != 4 || got["line"] != 1 {
+		t.Errorf("4 bars, 1 with bounds: got %v", got)
+	}
+	wellFormed(t, plotBars("none", nil, 0))
+	curves := []curve{{"a", []float64{1, 2, math.NaN()}}, {"b", nil}, {"c", []float64{5}}}
+	if got := wellFormed(t, plotCurves("t", "x", curves)); got["polyline"] != 3 {
+		t.Errorf("3 curves: got %v", got)
+	}
+}
+
+func TestToolsAreRead(t *testing.T) {
+	const wrk = `Running 1s test @ http://127.0.0.1:1/
+  1 threads and 16 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.71ms    1.20ms  11.07ms   78.66%
+  12000 requests in 1.50s, 12.99MB read
+  Socket errors: connect 1, read 2, write 0, timeout 3
+  Non-2xx or 3xx responses: 4
+Requests/sec:   8000.00
+Transfer/sec:      8.66MB
+`
+	r, err := parseWrk(wrk)
+	if err != nil || r.Requests != 11990 || r.Errors != 10 || r.Elapsed.Seconds() != 1.5 {
+		t.Errorf("wrk: got %+v, error %v; want 11990 requests, 10 errors, 1.5 s", r, err)
+	}
+	const h2load = `finished in 505.04ms, 2000.00 req/s, 1.20MB/s
+requests: 1000 total, 1000 started, 1000 done, 990 succeeded, 10 failed, 4 errored, 0 timeout
+status codes: 990 2xx, 0 3xx, 6 4xx, 0 5xx
+`
+	r, err = parseH2load(h2load)
+	if err != nil || r.Requests != 990 || r.Errors != 10 || r.Elapsed.Milliseconds() != 495 {
+		t.Errorf("h2load: got %+v, error %v; want 990 requests, 10 errors, 495 ms", r, err)
+	}
+	for name, parse := range map[string]func(string) (loadResult, error){"wrk": parseWrk, "h2load": parseH2load} {
+		if _, err := parse("unable to connect"); err == nil {
+			t.Errorf("%s: no figures gave no error", name)
+		}
+	}
+	if _, err := parseWrk(strings.Replace(wrk, "8000.00", "0.00", 1)); !errors.Is(err, errLoad) {
+		t.Errorf("wrk without a request: got error %v, want %v", err, errLoad)
+	}
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Programs of others that load a server harder than Go can.
+
+// flood loads one URL as hard as it goes on cores: with wrk for HTTP/1.1, h2load
+// for HTTP/2, and the generator where they are not installed or cannot (HTTP/3).
+// The second result is the tool's name.
+func flood(ctx context.Context, dir string, cores []int, spec loadSpec) (loadResult, string, error) {
+	object, err := spec.Keys.keys(1)
+	if err != nil {
+		return loadResult{}, "", err
+	}
+	url := spec.URL + object(0).path()
+	switch spec.Protocol {
+	case h1, h1s:
+		if path, err := exec.LookPath("wrk"); err == nil {
+			// wrk takes whole seconds.
+			seconds := int(math.Ceil(spec.Length.Seconds()))
+			out, err := runTool(ctx, dir, cores, path, "-t", "1", "-c", strconv.Itoa(spec.Connections),
+				"-d", strconv.Itoa(seconds)+"s", url)
+			if err != nil {
+				return loadResult{}, "wrk", err
+			}
+			r, err := parseWrk(out)
+			return r, "wrk", err
+		}
+	case h2:
+		if path, err := exec.LookPath("h2load"); err == nil {
+			out, err := runTool(ctx, dir, cores, path, "-t", "1", "-c", strconv.Itoa(spec.Connections),
+				"-m", strconv.Itoa(spec.Streams), "-D", fmt.Sprintf("%dms", spec.Length.Milliseconds()),
+				"--warm-up-time=0ms", url)
+			if err != nil {
+				return loadResult{}, "h2load", err
+			}
+			r, err := parseH2load(out)
+			return r, "h2load", err
+		}
+	}
+	spec.Kind = "closed"
+	r, err := load(ctx, dir, cores, spec)
+	return r, "own", err
+}
+
+// runTool runs a program on cores and returns what it printed.
+func runTool(ctx context.Context, dir string, cores []int, argv ...string) (string, error) {
+	var out bytes.Buffer
+	p, err := startProcess("tool", dir, cores, nil, &out, argv...)
+	if err != nil {
+		return "", err
+	}
+	defer p.stop()
+	err = p.wait(ctx)
+	return out.String(), err
+}
+
+// errTool is output of a tool that is not understood.
+var errTool = errors.New("the tool's output is not understood")
+
+// number returns what the first group of a pattern matches in text, 0 without a
+// match when optional.
+func number(text, pattern string, optional bool) (float64, error) {
+	m := regexp.MustCompile(pattern).FindStringSubmatch(text)
+	if m == nil && optional {
+		return 0, nil
+	}
+	if m == nil {
+		return 0, fmt.Errorf("%w: no %s in\n%s", errTool, pattern, text)
+	}
+	return strconv.ParseFloat(m[1], 64)
+}
+
+// parseWrk reads what wrk 4 prints. Requests that failed are errors.
+func parseWrk(text string) (loadResult, error) {
+	var r loadResult
+	requests, err := number(text, `(\d+) requests in `, false)
+	if err != nil {
+		return r, err
+	}
+	rate, err := number(text, `Requests/sec:\s+([0-9.]+)`, false)
+	if err != nil || rate == 0 {
+		return r, errors.Join(err, errLoad)
+	}
+	failed, err := number(text, `Non-2xx or 3xx responses: (\d+)`, true)
+	if err != nil {
+		return r, err
+	}
+	if m := regexp.MustCompile(`Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)`).FindStringSubmatch(text); m != nil {
+		for _, n := range m[1:] {
+			count, _ := strconv.ParseFloat(n, 64)
+			failed += count
+		}
+		r.FirstError = m[0]
+	}
+	r.Requests, r.Errors = int64(requests-min(failed, requests)), int64(failed)
+	r.Elapsed = time.Duration(requests / rate * float64(time.Second))
+	return r, nil
+}
+
+// parseH2load reads what h2load 1 prints.
+func parseH2load(text string) (loadResult, error) {
+	var r loadResult
+	if !strings.Contains(text, "finished in") {
+		return r, fmt.Errorf("%w:\n%s", errTool, text)
+	}
+	done, err := number(text, `, (\d+) succeeded`, false)
+	if err != nil {
+		return r, err
+	}
+	failed, err := number(text, `succeeded, (\d+) failed`, false)
+	if err != nil {
+		return r, err
+	}
+	rate, err := number(text, `finished in [^,]+, ([0-9.]+) req/s`, false)
+	if err != nil || rate == 0 {
+		return r, errors.Join(err, errLoad)
+	}
+	r.Requests, r.Errors = int64(done), int64(failed)
+	r.Elapsed = time.Duration(done / rate * float64(time.Second))
+	return r, nil
+}
