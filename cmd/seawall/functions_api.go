@@ -84,7 +84,7 @@ func (n *node) putFunction(_ context.Context, in admin.FunctionUpload) (admin.Fu
 	if was == nil && len(n.functions.uploads) >= maxUploaded {
 		return none, false, &admin.FunctionError{Status: http.StatusConflict, Detail: fmt.Sprintf("There are %d uploaded functions, as many as are kept; remove one first.", maxUploaded)}
 	}
-	if was.same(u) && old.functions.members[in.Name].why == "" {
+	if was.same(u) && old.functions.members[in.Name].why == "" && n.functions.kept.whole(was) {
 		return old.describe(in.Name), false, nil
 	}
 	uploads := maps.Clone(n.functions.uploads)
@@ -94,7 +94,7 @@ func (n *node) putFunction(_ context.Context, in admin.FunctionUpload) (admin.Fu
 		return none, false, refused(err, in.Module)
 	}
 	if err := n.functions.kept.keep(u, in.Module); err != nil {
-		return none, false, fmt.Errorf("function %s: not kept: %w", in.Name, errors.Join(err, n.discard(g, old)))
+		return none, false, fmt.Errorf("function %s: not kept: %w", in.Name, errors.Join(err, n.discard(g)))
 	}
 	u.unproven = false
 	if *n.functions.kept != "" {
@@ -163,7 +163,7 @@ func (n *node) removeFunction(_ context.Context, name string) error {
 		return &admin.FunctionError{Status: http.StatusConflict, Detail: "The configuration's own module of this name cannot run, so the uploaded one stays: " + err.Error() + "."}
 	}
 	if err := n.functions.kept.remove(name); err != nil {
-		return fmt.Errorf("function %s: not removed: %w", name, errors.Join(err, n.discard(g, old)))
+		return fmt.Errorf("function %s: not removed: %w", name, errors.Join(err, n.discard(g)))
 	}
 	n.functions.uploads = uploads
 	n.swap(g, old)
@@ -174,5 +174,5 @@ func (n *node) removeFunction(_ context.Context, name string) error {
 // swap puts g in the place of old, which ends with its last request.
 func (n *node) swap(g, old *generation) {
 	n.put(g)
-	n.retired.Go(func() { n.end(old, g) })
+	n.retired.Go(func() { n.end(old) })
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"seawall/purge"
 )
@@ -61,6 +62,10 @@ func (u *upload) apply(s *settings, o *functionOptions) (bad []*purge.FieldError
 		bad = append(bad, &purge.FieldError{Field: field, Detail: fmt.Sprintf(format, args...)})
 	}
 	for name, values := range u.Settings {
+		if slices.ContainsFunc(values, func(v string) bool { return !utf8.ValidString(v) }) {
+			fault(name, "is not UTF-8") // a record could not hold it as it is
+			continue
+		}
 		if name == "upstreams" {
 			o.Upstreams = slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == "" })
 			for _, v := range o.Upstreams {
@@ -246,21 +251,33 @@ func (f *uploadFolder) keep(u *upload, module []byte) error {
 	return nil
 }
 
+// whole reports whether the folder has what keep put there.
+func (f *uploadFolder) whole(u *upload) bool {
+	if *f == "" {
+		return true
+	}
+	kept := &upload{Name: u.Name}
+	if kept.decode(f.file(u.Name, "json")) != nil || !kept.same(u) {
+		return false
+	}
+	_, err := u.read()
+	return err == nil
+}
+
 // remove forgets a function: its record first, so that a crash leaves all of
 // it or an orphan.
 func (f *uploadFolder) remove(name string) error {
 	if *f == "" {
 		return nil
 	}
-	for _, kind := range []string{"json", "wasm", "new.wasm"} {
-		if err := os.Remove(f.file(name, kind)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if kind == "json" {
-			if err := syncDir(string(*f)); err != nil {
-				return err
-			}
-		}
+	if err := os.Remove(f.file(name, "json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := syncDir(string(*f)); err != nil {
+		return err
+	}
+	for _, kind := range []string{"wasm", "new.wasm"} {
+		_ = os.Remove(f.file(name, kind)) // without its record it counts for nothing, and the next start clears it
 	}
 	return nil
 }

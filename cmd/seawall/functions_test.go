@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -116,6 +117,7 @@ func TestFunctionsByTheAPI(t *testing.T) {
 		{"too large", "PUT", "/both", make([]byte, maxModule+1), 413, "larger than the 8388608 bytes"},
 		{"an unknown setting", "PUT", "/both?speed=1", setting("a", "b"), 400, "speed"},
 		{"a limit out of bounds", "PUT", "/both?limits.cpu=51ms", setting("a", "b"), 400, "is not between 100µs and 50ms"},
+		{"a setting that a record cannot hold", "PUT", "/both?config=%ff", setting("a", "b"), 400, "is not UTF-8"},
 		{"a setting twice", "PUT", "/both?mode=shared&mode=reset", setting("a", "b"), 400, "is there 2 times"},
 		{"an unknown upstream", "PUT", "/both?upstreams=x", setting("a", "b"), 400, "no upstream of that name"},
 		{"a file's path is not read", "PUT", "/both?config=file:/etc/passwd&mode=${HOME}", setting("a", "b"), 400, "is none of the choices"},
@@ -398,6 +400,46 @@ func TestUploadFolderAfterCrashes(t *testing.T) {
 		if u := quiet(t, dir)["f"]; u == nil || u.broken == nil {
 			t.Errorf("%s: got %+v, want a function that is broken", c.name, u)
 		}
+	}
+}
+
+// The same upload again mends what the folder has lost, and a removal is done
+// once the record is gone: what the API said holds after a restart.
+func TestUploadsAreKeptAsTheAPISaid(t *testing.T) {
+	dir := t.TempDir()
+	_, _, admin := administered(t, dir, running(t, ""))
+	base, folder := "http://"+admin+"/v1/functions/f", filepath.Join(dir, "functions")
+	record, module := filepath.Join(folder, "f.json"), filepath.Join(folder, "f.wasm")
+	if code, answer := call(t, "PUT", base+"?config=a", setting("x-a", "1")); code != 201 {
+		t.Fatalf("got %d %v, want 201", code, answer)
+	}
+	for name, lose := range map[string]func() error{
+		"nothing":         func() error { return nil },
+		"a module":        func() error { return os.Remove(module) },
+		"a module's part": func() error { return os.WriteFile(module, []byte("\x00asm"), 0o600) },
+		"a record":        func() error { return os.Remove(record) },
+	} {
+		if err := lose(); err != nil {
+			t.Fatal(err)
+		}
+		code, answer := call(t, "PUT", base+"?config=a", setting("x-a", "1"))
+		_, all, err := openUploads(folder, discard())
+		if code != 200 || err != nil || all["f"] == nil || all["f"].broken != nil {
+			t.Errorf("%s lost and uploaded again: got %d %v, kept is %+v %v", name, code, answer, all["f"], err)
+		}
+	}
+	// A module that cannot be removed: here it is a folder that is not empty.
+	if err := errors.Join(os.Remove(module), os.MkdirAll(filepath.Join(module, "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if code, answer := call(t, "DELETE", base, nil); code != 204 {
+		t.Errorf("removal: got %d %v, want 204", code, answer)
+	}
+	if code, answer := call(t, "GET", base, nil); code != 404 {
+		t.Errorf("removed: got %d %v, want 404", code, answer)
+	}
+	if _, all, err := openUploads(folder, discard()); err != nil || len(all) != 0 {
+		t.Errorf("after a restart: %v, %v; want none", all, err)
 	}
 }
 

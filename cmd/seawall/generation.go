@@ -79,10 +79,9 @@ func (g *generation) leave(shard *userCount) {
 	}
 }
 
-// retire waits until every request has left, and ends what only this
-// generation used. next has what goes on being used; nil has nothing. No
-// request may enter any more, so a shard once seen empty stays so.
-func (g *generation) retire(next *generation) error {
+// retire waits until every request has left, and ends what no other generation
+// uses. No request may enter any more, so a shard once seen empty stays so.
+func (g *generation) retire() error {
 	g.retired.Store(true)
 	for i := range g.users {
 		for g.users[i].n.Load() > 0 {
@@ -90,11 +89,7 @@ func (g *generation) retire(next *generation) error {
 		}
 	}
 	g.handler.Close()
-	for name, p := range g.pools {
-		if next == nil || next.pools[name] != p {
-			p.Close() // its idle connections; it returns no error
-		}
-	}
+	g.closePools()
 	g.closeFunctions()
 	return g.closeAccess()
 }

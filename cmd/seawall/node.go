@@ -98,7 +98,7 @@ func (n *node) build(s *settings, old *generation, uploads map[string]*upload, r
 	g.settings = s
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, n.discard(g, old))
+			err = errors.Join(err, n.discard(g))
 		}
 	}()
 	var before *functionSet
@@ -137,12 +137,8 @@ func (n *node) build(s *settings, old *generation, uploads map[string]*upload, r
 }
 
 // discard ends what was built and not put to use.
-func (n *node) discard(g, old *generation) error {
-	for name, p := range g.pools {
-		if old == nil || old.pools[name] != p {
-			p.Close()
-		}
-	}
+func (n *node) discard(g *generation) error {
+	g.closePools()
 	if g.handler != nil {
 		g.handler.Close()
 	}
@@ -329,7 +325,7 @@ func (n *node) reload(s *settings) error {
 	if certs != nil && !certs.same(n.keys.now.Swap(certs)) {
 		certs.say(n.log, time.Now())
 	}
-	n.retired.Go(func() { n.end(old, g) })
+	n.retired.Go(func() { n.end(old) })
 	return nil
 }
 
@@ -365,8 +361,8 @@ func (n *node) fixed(s *settings) []string {
 }
 
 // end retires g once its last request has left.
-func (n *node) end(g, next *generation) {
-	if err := g.retire(next); err != nil {
+func (n *node) end(g *generation) {
+	if err := g.retire(); err != nil {
 		n.log.Error("access log", "error", err)
 	}
 	if g.access == nil {
@@ -409,7 +405,7 @@ func (n *node) close() {
 		n.changing.Unlock()
 		n.purge.end()
 		n.store.Stop() // what no client waits for any more would hold up the end
-		n.end(n.current.Load(), nil)
+		n.end(n.current.Load())
 		n.retired.Wait()
 		if err := errors.Join(n.store.Close(), n.functions.close(), n.purge.close()); err != nil {
 			n.log.Error("not ended as it should", "error", err)

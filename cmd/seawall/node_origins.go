@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"sync/atomic"
 
 	"seawall/edge"
 	"seawall/edge/admin"
@@ -20,6 +21,7 @@ type pool struct {
 	*origin.Pool
 	place place // its from is this pool's own copy
 	files [sha256.Size]byte
+	users atomic.Int32 // generations that have it: any of them may be the last to end
 }
 
 // upstream fetches for edge by a pool or a router.
@@ -89,6 +91,7 @@ func (n *node) pool(at place, old *generation, reread bool) (*pool, error) {
 		files = from.TLS.digest()
 	}
 	if was != nil && reflect.DeepEqual(*was.place.from, from) && (!reread || files == was.files) {
+		was.users.Add(1) // old has it, so that it is not closed meanwhile
 		return was, nil
 	}
 	c := at.config(n.log)
@@ -100,15 +103,53 @@ func (n *node) pool(at place, old *generation, reread bool) (*pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	if was != nil {
-		for _, s := range was.Stats().Servers {
-			if s.State == "draining" {
-				_ = made.Drain(s.Name) // it is gone, or all that is left
-			}
+	for _, s := range made.Stats().Servers {
+		if drained(old, at.name, s.Name) {
+			_ = made.Drain(s.Name) // unless it is all that is left
 		}
 	}
 	at.from = &from
-	return &pool{made, at, files}, nil
+	p := &pool{Pool: made, place: at, files: files}
+	p.users.Add(1)
+	return p, nil
+}
+
+// drained reports whether a server of this pool was drained: in the pool before,
+// or where that did not have it, in every one that did.
+func drained(old *generation, pool, server string) bool {
+	if old == nil {
+		return false
+	}
+	if on, had := old.pools[pool].draining(server); had {
+		return on
+	}
+	everywhere := false
+	for _, p := range old.pools {
+		on, had := p.draining(server)
+		if had && !on {
+			return false
+		}
+		everywhere = everywhere || had
+	}
+	return everywhere
+}
+
+// draining reports whether the pool, which may be nil, has the server, and
+// whether it is drained.
+func (p *pool) draining(server string) (on, had bool) {
+	if p == nil || !slices.ContainsFunc(p.place.from.Origins, func(s serverSettings) bool { return s.Name == server }) {
+		return false, false // most have not, and Stats takes a while
+	}
+	return slices.ContainsFunc(p.Stats().Servers, func(s origin.ServerStats) bool { return s.Name == server && s.State == "draining" }), true
+}
+
+// closePools gives up the generation's part in its pools.
+func (g *generation) closePools() {
+	for _, p := range g.pools {
+		if p.users.Add(-1) == 0 {
+			p.Close() // its idle connections; it returns no error
+		}
+	}
 }
 
 // start begins the health checks of g's pools, where they do not run yet.

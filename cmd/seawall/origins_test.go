@@ -11,11 +11,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"seawall/origin"
 )
 
 // configured is a configuration with free ports and no access log.
@@ -200,6 +203,26 @@ func TestDrainByAPI(t *testing.T) {
 		t.Errorf("resumed: used %s, want %s", got, both)
 	}
 	call("GET", "/metrics", 200, `seawall_origin_server_state{origin="default",server="two",state="healthy"} 1`)
+}
+
+// A server that is drained wherever it was is drained where a reload brings it;
+// what one pool alone has drained is not.
+func TestDrainReachesPoolsOfAReload(t *testing.T) {
+	const text = "sites: [{origins: ['http://a', 'http://b'], routes: [{prefix: /x, origins: ['http://a', 'http://b', 'http://c']}%s]}]"
+	n, _, _ := nodeOf(t, configured(t, text, ""))
+	for server, pools := range map[string][]string{"a": {"default", "default/x"}, "b": {"default/x"}} {
+		if err := n.drainOrigin(server, pools, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.reload(configured(t, text, ", {prefix: /y, origins: ['http://a', 'http://b', 'http://d']}")); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range n.current.Load().pools["default/y"].Stats().Servers {
+		if want := s.Name == "a"; (s.State == "draining") != want {
+			t.Errorf("%s in the pool that is new: %s, want it drained: %v", s.Name, s.State, want)
+		}
+	}
 }
 
 // A drain of several pools is done in all of them or in none.
@@ -496,4 +519,32 @@ func TestReloadReadsOriginAuthoritiesAgain(t *testing.T) {
 		t.Errorf("a file without a certificate: got %v, want its place", err)
 	}
 	expect(t, front+"/", 200, "", "secure")
+}
+
+// A pool that goes on over a reload, and is replaced by the next, is there for
+// requests that began before both.
+func TestPoolOutlivesGenerationsBetween(t *testing.T) {
+	a := originServer(t, "a", nil)
+	const text = "sites: [{origins: [%q], timeouts: {header: %s}}]"
+	n, _, _ := nodeOf(t, configured(t, text, a.URL, "5s"))
+	oldest, shard := n.current.enter() // as a request that is slow
+	pool := oldest.pools["default"]
+	for _, header := range []string{"5s", "6s"} {
+		if err := n.reload(configured(t, text, a.URL, header)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for pool.users.Load() > 1 { // until the one between has ended
+		runtime.Gosched()
+	}
+	w := httptest.NewRecorder()
+	oldest.handler.ServeHTTP(w, httptest.NewRequest("GET", "http://shop.example/", nil))
+	if w.Code != 200 {
+		t.Errorf("a request of the oldest configuration: got %d %s, want 200", w.Code, w.Header().Get("Proxy-Status"))
+	}
+	oldest.leave(shard)
+	n.retired.Wait()
+	if res, err := pool.RoundTrip(request("GET", a.URL)); !errors.Is(err, origin.ErrClosed) {
+		t.Errorf("with all that had it ended, the pool answers %v, %v; want it closed", res, err)
+	}
 }

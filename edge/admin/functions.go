@@ -220,6 +220,9 @@ func putFunction(c *call) {
 		return
 	}
 	c.what = "settings=" + clip(strings.Join(slices.Sorted(maps.Keys(query)), ",")) // values may be secrets
+	// In HTTP/2 and 3 a bound that passes while the place is waited for would
+	// end the content for good.
+	_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{})
 	select {
 	case c.h.uploads <- struct{}{}:
 		defer func() { <-c.h.uploads }()

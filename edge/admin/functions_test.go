@@ -198,6 +198,41 @@ func TestUploadsAreBounded(t *testing.T) {
 	}
 }
 
+// timed notes how long content may be awaited.
+type timed struct {
+	*httptest.ResponseRecorder
+	until time.Time
+}
+
+func (b *timed) SetReadDeadline(t time.Time) error {
+	b.until = t
+	return nil
+}
+
+// An upload that waits for its place has no bound meanwhile: HTTP/2 ends
+// content for good when one passes.
+func TestUploadThatWaitsHasTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := new(fakeFunctions).handler(t, Access{})
+		for range maxUploads {
+			h.uploads <- struct{}{}
+		}
+		r := httptest.NewRequest("PUT", "/v1/functions/one", strings.NewReader("module"))
+		r.RemoteAddr, r.Host = "127.0.0.1:5000", "127.0.0.1:9090"
+		w := &timed{ResponseRecorder: httptest.NewRecorder()}
+		go h.ServeHTTP(w, r)
+		synctest.Wait()
+		if !w.until.IsZero() {
+			t.Errorf("while it waits: content is bound to come within %v", time.Until(w.until))
+		}
+		<-h.uploads
+		synctest.Wait()
+		if w.Code != 200 {
+			t.Errorf("with a place: got %d %s, want 200", w.Code, w.Body)
+		}
+	})
+}
+
 // trickle is content that comes byte by byte, each well within bodyWait.
 type trickle struct{}
 
