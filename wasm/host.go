@@ -59,11 +59,13 @@ func NewHost(o Options) (*Host, error) {
 	// long, also where no loop is.
 	c := wazero.NewRuntimeConfig().WithCoreFeatures(features).WithDebugInfoEnabled(false)
 	if o.CacheDir != "" {
-		var err error
-		if h.cache, err = openCompileCache(o.CacheDir, h.log); err != nil {
-			return nil, err
+		cache, err := openCompileCache(o.CacheDir, h.log)
+		if err != nil {
+			h.log.Warn("wasm: compiled modules are not kept, each start compiles them anew", "error", err)
+		} else {
+			h.cache = cache
+			c = c.WithCompilationCache(cache.wazero)
 		}
-		c = c.WithCompilationCache(h.cache.wazero)
 	}
 	ctx := context.Background()
 	if !compiles(ctx) {

@@ -39,3 +39,18 @@ func TestKnownProxyGuest(t *testing.T) {
 		t.Errorf("stats %+v: the guest was not called", s)
 	}
 }
+
+// The cache of compiled modules is only a cache: without it functions run.
+func TestCacheThatCannotBeOpened(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h, err := NewHost(Options{CacheDir: filepath.Join(file, "cache")})
+	if err != nil {
+		t.Fatalf("%v, want a host without a cache", err)
+	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+}
