@@ -112,6 +112,9 @@ func written(t testing.TB, name string, content []byte) string {
 // sample builds the headers sample.
 func sample(t testing.TB) []byte {
 	t.Helper()
+	if raced {
+		t.Skip("compiling a Go guest takes most of a minute under the race detector; other tests have small guests")
+	}
 	file := filepath.Join(t.TempDir(), "headers.wasm")
 	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "../../wasm/examples/headers")
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
