@@ -144,7 +144,25 @@ func callGetConfiguration(a uint32, b uint32) uint32
 
 // make makes a call and tells its status and, when that is OK, its outputs.
 func (args *arguments) make(name string) string {
-	var status uint32
+	for _, group := range []func(string) (uint32, bool){args.node, args.content, args.streams, args.unsupported} {
+		status, ok := group(name)
+		if !ok {
+			continue
+		}
+		text := fmt.Sprint(status)
+		if status == 0 {
+			for _, out := range args.outs {
+				text += " " + out()
+			}
+		}
+		runtime.KeepAlive(args.keep)
+		return text
+	}
+	return "no such call"
+}
+
+// node makes the calls about the node: logs, time, properties, shared data, metrics; false when name is none of them.
+func (args *arguments) node(name string) (status uint32, ok bool) {
 	switch name {
 	case "emscripten_notify_memory_growth":
 		a := args.i()
@@ -166,6 +184,91 @@ func (args *arguments) make(name string) string {
 	case "proxy_set_tick_period_milliseconds":
 		a := args.i()
 		status = callSetTickPeriodMilliseconds(a)
+	case "proxy_get_property":
+		ap, an := args.b()
+		bp, bn := args.d()
+		status = callGetProperty(ap, an, bp, bn)
+	case "proxy_set_property":
+		ap, an := args.b()
+		bp, bn := args.b()
+		status = callSetProperty(ap, an, bp, bn)
+	case "proxy_call_foreign_function":
+		ap, an := args.b()
+		bp, bn := args.b()
+		cp, cn := args.d()
+		status = callCallForeignFunction(ap, an, bp, bn, cp, cn)
+	case "proxy_get_shared_data":
+		ap, an := args.b()
+		bp, bn := args.d()
+		c := args.o4()
+		status = callGetSharedData(ap, an, bp, bn, c)
+	case "proxy_set_shared_data":
+		ap, an := args.b()
+		bp, bn := args.b()
+		c := args.i()
+		status = callSetSharedData(ap, an, bp, bn, c)
+	case "proxy_define_metric":
+		a := args.i()
+		bp, bn := args.b()
+		c := args.o4()
+		status = callDefineMetric(a, bp, bn, c)
+	case "proxy_increment_metric":
+		a := args.i()
+		b := args.l()
+		status = callIncrementMetric(a, b)
+	case "proxy_record_metric":
+		a := args.i()
+		b := args.l()
+		status = callRecordMetric(a, b)
+	case "proxy_get_metric":
+		a := args.i()
+		b := args.o8()
+		status = callGetMetric(a, b)
+	default:
+		return 0, false
+	}
+	return status, true
+}
+
+// unsupported makes the calls that every host may leave out, and those of ABI 0.1.0 alone; false when name is none of them.
+func (args *arguments) unsupported(name string) (status uint32, ok bool) {
+	switch name {
+	case "proxy_grpc_call":
+		status = callGrpcCall(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	case "proxy_grpc_stream":
+		status = callGrpcStream(0, 0, 0, 0, 0, 0, 0, 0, 0)
+	case "proxy_grpc_send":
+		status = callGrpcSend(0, 0, 0, 0)
+	case "proxy_grpc_cancel":
+		status = callGrpcCancel(0)
+	case "proxy_grpc_close":
+		status = callGrpcClose(0)
+	case "proxy_register_shared_queue":
+		status = callRegisterSharedQueue(0, 0, 0)
+	case "proxy_resolve_shared_queue":
+		status = callResolveSharedQueue(0, 0, 0, 0, 0)
+	case "proxy_enqueue_shared_queue":
+		status = callEnqueueSharedQueue(0, 0, 0)
+	case "proxy_dequeue_shared_queue":
+		status = callDequeueSharedQueue(0, 0, 0)
+	case "proxy_continue_request":
+		status = callContinueRequest()
+	case "proxy_continue_response":
+		status = callContinueResponse()
+	case "proxy_clear_route_cache":
+		status = callClearRouteCache()
+	case "proxy_get_configuration":
+		ap, an := args.d()
+		status = callGetConfiguration(ap, an)
+	default:
+		return 0, false
+	}
+	return status, true
+}
+
+// content makes the calls of fields and buffers; false when name is none of them.
+func (args *arguments) content(name string) (status uint32, ok bool) {
+	switch name {
 	case "proxy_get_header_map_size":
 		a := args.i()
 		b := args.o4()
@@ -214,6 +317,15 @@ func (args *arguments) make(name string) string {
 		b := args.o4()
 		c := args.o4()
 		status = callGetBufferStatus(a, b, c)
+	default:
+		return 0, false
+	}
+	return status, true
+}
+
+// streams makes the calls of streams and calls of its own; false when name is none of them.
+func (args *arguments) streams(name string) (status uint32, ok bool) {
+	switch name {
 	case "proxy_send_local_response":
 		a := args.i()
 		bp, bn := args.b()
@@ -232,19 +344,6 @@ func (args *arguments) make(name string) string {
 		status = callSetEffectiveContext(a)
 	case "proxy_done":
 		status = callDone()
-	case "proxy_get_property":
-		ap, an := args.b()
-		bp, bn := args.d()
-		status = callGetProperty(ap, an, bp, bn)
-	case "proxy_set_property":
-		ap, an := args.b()
-		bp, bn := args.b()
-		status = callSetProperty(ap, an, bp, bn)
-	case "proxy_call_foreign_function":
-		ap, an := args.b()
-		bp, bn := args.b()
-		cp, cn := args.d()
-		status = callCallForeignFunction(ap, an, bp, bn, cp, cn)
 	case "proxy_http_call":
 		ap, an := args.b()
 		bp, bn := args.b()
@@ -257,69 +356,8 @@ func (args *arguments) make(name string) string {
 		a := args.o4()
 		bp, bn := args.d()
 		status = callGetStatus(a, bp, bn)
-	case "proxy_get_shared_data":
-		ap, an := args.b()
-		bp, bn := args.d()
-		c := args.o4()
-		status = callGetSharedData(ap, an, bp, bn, c)
-	case "proxy_set_shared_data":
-		ap, an := args.b()
-		bp, bn := args.b()
-		c := args.i()
-		status = callSetSharedData(ap, an, bp, bn, c)
-	case "proxy_define_metric":
-		a := args.i()
-		bp, bn := args.b()
-		c := args.o4()
-		status = callDefineMetric(a, bp, bn, c)
-	case "proxy_increment_metric":
-		a := args.i()
-		b := args.l()
-		status = callIncrementMetric(a, b)
-	case "proxy_record_metric":
-		a := args.i()
-		b := args.l()
-		status = callRecordMetric(a, b)
-	case "proxy_get_metric":
-		a := args.i()
-		b := args.o8()
-		status = callGetMetric(a, b)
-	case "proxy_grpc_call":
-		status = callGrpcCall(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	case "proxy_grpc_stream":
-		status = callGrpcStream(0, 0, 0, 0, 0, 0, 0, 0, 0)
-	case "proxy_grpc_send":
-		status = callGrpcSend(0, 0, 0, 0)
-	case "proxy_grpc_cancel":
-		status = callGrpcCancel(0)
-	case "proxy_grpc_close":
-		status = callGrpcClose(0)
-	case "proxy_register_shared_queue":
-		status = callRegisterSharedQueue(0, 0, 0)
-	case "proxy_resolve_shared_queue":
-		status = callResolveSharedQueue(0, 0, 0, 0, 0)
-	case "proxy_enqueue_shared_queue":
-		status = callEnqueueSharedQueue(0, 0, 0)
-	case "proxy_dequeue_shared_queue":
-		status = callDequeueSharedQueue(0, 0, 0)
-	case "proxy_continue_request":
-		status = callContinueRequest()
-	case "proxy_continue_response":
-		status = callContinueResponse()
-	case "proxy_clear_route_cache":
-		status = callClearRouteCache()
-	case "proxy_get_configuration":
-		ap, an := args.d()
-		status = callGetConfiguration(ap, an)
 	default:
-		return "no such call"
+		return 0, false
 	}
-	text := fmt.Sprint(status)
-	if status == 0 {
-		for _, out := range args.outs {
-			text += " " + out()
-		}
-	}
-	runtime.KeepAlive(args.keep)
-	return text
+	return status, true
 }
