@@ -139,6 +139,7 @@ func TestNoReadBeginsAfterTheAnswer(t *testing.T) {
 		if r := do(p, newRequest(t, "POST", "http://site.test/", body)); r.status != 413 {
 			t.Fatalf("got %+v", r)
 		}
+		synctest.Wait() // the one Read under way has begun
 		before := body.reads.Load()
 		close(release)
 		synctest.Wait()

@@ -164,8 +164,8 @@ func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
 // Errors are of type *Error. The request's body is closed in every case, but
 // nothing waits for its Close, which may still be under way, or about to begin,
 // when RoundTrip returns an error or the response's body has ended or was closed.
-// From then on no Read begins; one under way then lasts until it returns by
-// itself or Close ends it. A body that must not be touched after that needs a
+// From then on no further Read begins; one under way then, or on the point of
+// beginning, lasts until it returns by itself or Close ends it. A body that must not be touched after that needs a
 // Close that ends its Read. Interim responses go to the request's
 // httptrace.ClientTrace.Got1xxResponse, 100 only if the request expects it, one at
 // a time, from any goroutine, and none after RoundTrip has returned;
