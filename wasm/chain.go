@@ -41,6 +41,7 @@ type Result struct {
 type Chain struct {
 	functions []*Function
 	retained  []*Function // but those that were closed already, which fail
+	versions  []version   // of each function; nil when none has a candidate
 	runs      sync.Pool
 	refs      atomic.Int64 // runs, and one until Close
 	once      sync.Once
@@ -152,6 +153,7 @@ type entry struct {
 	wants  abi.Wants
 	ledger *ledger
 	key    *string  // the part of the cache's key that it set
+	trace  *trace   // for the shadow of its function; nil without one
 	sides  [2]side  // its content under way, of request and response
 	back   *machine // given back, to be restored when all is done
 }
@@ -192,6 +194,9 @@ func (c *Chain) begin(ctx context.Context, x *abi.Exchange, open bool) *Run {
 	}
 	r.open = open
 	r.ctx, r.x, r.reached, r.origin = ctx, x, 0, x.Stage == abi.OriginRequest || x.Stage == abi.OriginResponse
+	if c.versions != nil {
+		r.choose()
+	}
 	return r
 }
 
@@ -216,10 +221,12 @@ func (r *Run) Request() Result {
 	for i := range r.entries {
 		e := &r.entries[i]
 		r.reached = i + 1
+		e.trace.asks(r.x)
 		res := e.request()
 		if res.Verdict == Answered {
 			r.answered()
 		}
+		e.trace.asked(r.x, res)
 		if res.Verdict != Continue {
 			return res
 		}
@@ -583,13 +590,15 @@ func (r *Run) Response() Result {
 	r.x.Stage, r.x.Answered = r.stage(true), false
 	for i := r.reached - 1; i >= 0; i-- {
 		e := &r.entries[i]
-		if e.s == nil {
-			continue
+		e.trace.gets(r.x)
+		var res Result
+		if e.s != nil {
+			res = e.response()
 		}
-		res := e.response()
 		if res.Verdict == Answered {
 			r.answered()
 		}
+		e.trace.got(r.x, res)
 		if res.Verdict != Continue {
 			return res
 		}
@@ -722,6 +731,7 @@ func (r *Run) End() {
 	}
 	for i := range r.entries {
 		e := &r.entries[i]
+		e.trace.submit()
 		e.finish()
 		if e.back != nil {
 			e.f.pool.tidy(e.back)

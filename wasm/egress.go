@@ -125,6 +125,10 @@ func (s services) HTTPCall(_ abi.Machine, c *abi.HTTPCall, deliver func(*abi.HTT
 		m.ledger.httpCalls++
 		return nil // as if under way: the trial ends before any answer
 	}
+	if m.f.shadow != nil {
+		m.f.shadow.refused.Add(1) // it would be a second call for one request
+		return abi.ErrLimit
+	}
 	select {
 	case up.slots <- struct{}{}:
 	default:
@@ -165,7 +169,7 @@ func (m *machine) ask(up *egress, req *http.Request, timeout time.Duration) *abi
 	defer cancel()
 	reply, err := up.do(req.WithContext(ctx), m.f.limits.Body)
 	if err != nil {
-		m.f.host.log.Debug("wasm: http call", "function", m.f.name, "error", err)
+		m.f.log.Debug("wasm: http call", "function", m.f.name, "error", err)
 		return &abi.HTTPReply{}
 	}
 	return reply

@@ -3,6 +3,7 @@ package wasm
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,12 +52,17 @@ type Spec struct {
 	Limits           Limits
 	// Upstreams are those of the host's that it may call.
 	Upstreams []string
+	// Version is put beside the name in log lines, unless it is empty.
+	Version string
+	// Shadow makes a candidate that runs behind requests: see Attached.
+	Shadow bool
 }
 
 // Function is a loaded module. It lives until Close was called and the last
 // chain and run that use it have ended.
 type Function struct {
 	host      *Host
+	log       *slog.Logger
 	name      string
 	config    []byte
 	vmConfig  []byte
@@ -74,6 +80,7 @@ type Function struct {
 	vms       *vms  // in ModeShared
 	breaker   breaker
 	shared    shared
+	shadow    *shadow      // nil unless it was loaded as one
 	bytes     atomic.Int64 // of machines' memories
 	dropped   atomic.Int64 // log lines and answers
 	passed    atomic.Int64 // responses too large to buffer
@@ -117,7 +124,14 @@ func (f *Function) Release() {
 }
 
 // Close gives up the loader's hold. Machines end with the last user.
-func (f *Function) Close() { f.closed.Do(f.Release) }
+func (f *Function) Close() {
+	f.closed.Do(func() {
+		if f.shadow != nil {
+			f.shadow.stop()
+		}
+		f.Release()
+	})
+}
 
 // destroy frees what the function holds.
 func (f *Function) destroy() {
@@ -190,7 +204,7 @@ func (f *Function) failed(t *abi.Trap) {
 	if last := f.lastLog.Load(); now-last < int64(100*time.Millisecond) || !f.lastLog.CompareAndSwap(last, now) {
 		return
 	}
-	f.host.log.Warn("wasm: trap", "function", f.name, "kind", t.Kind, "error", clean(t.Error()))
+	f.log.Warn("wasm: trap", "function", f.name, "kind", t.Kind, "error", clean(t.Error()))
 }
 
 // unbuilt turns the error of a machine that could not be made into a trap.

@@ -44,11 +44,12 @@ type Host struct {
 	born      time.Time      // the origin of guests' monotonic clock
 	wait      sync.WaitGroup // goroutines of machines
 	compiling sync.Mutex     // one module at a time: it takes a processor and much memory
+	shadowing chan struct{}  // taken by the shadow that runs
 }
 
 // NewHost returns a host, to be closed after its functions.
 func NewHost(o Options) (*Host, error) {
-	h := &Host{log: o.Log, upstreams: map[string]*egress{}, foreign: o.Foreign, long: newPlaces(), born: time.Now()}
+	h := &Host{log: o.Log, upstreams: map[string]*egress{}, foreign: o.Foreign, long: newPlaces(), born: time.Now(), shadowing: make(chan struct{}, 1)}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}

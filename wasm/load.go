@@ -54,7 +54,7 @@ func (h *Host) load(ctx context.Context, s Spec) (*Function, error) {
 	if faults := refusals(guest, info, imports); len(faults) > 0 {
 		return nil, errors.New(strings.Join(faults, "; "))
 	}
-	f := &Function{host: h, name: s.Name, config: slices.Clone(s.Config), vmConfig: slices.Clone(s.VMConfig),
+	f := &Function{host: h, log: h.log, name: s.Name, config: slices.Clone(s.Config), vmConfig: slices.Clone(s.VMConfig),
 		mode: s.Mode, onError: s.OnError, limits: limits, abi: guest, machines: map[*machine]struct{}{},
 		upstreams: map[string]*egress{}}
 	if f.mode == ModeDefault {
@@ -71,10 +71,19 @@ func (h *Host) load(ctx context.Context, s Spec) (*Function, error) {
 		f.upstreams[name] = u
 	}
 	f.reads = slices.ContainsFunc(imports, func(i abi.Import) bool { return i.Name == "read_body" })
+	if s.Version != "" {
+		f.log = h.log.With("version", s.Version)
+	}
 	f.refs.Store(1)
+	if s.Shadow {
+		f.shadow = &shadow{f: f, queue: make(chan *trace, shadowQueue), quit: make(chan struct{})}
+	}
 	if err := f.make(ctx, s, imports); err != nil {
 		f.Close()
 		return nil, err
+	}
+	if f.shadow != nil {
+		f.shadow.begin()
 	}
 	return f, nil
 }

@@ -65,7 +65,7 @@ func (s services) Log(level abi.Level, line string) {
 		}
 		l.logBytes += len(line) + 1
 	}
-	s.m.f.host.log.Log(context.Background(), levels[level], "edge function", "function", s.m.f.name, "text", clean(line))
+	s.m.f.log.Log(context.Background(), levels[level], "edge function", "function", s.m.f.name, "text", clean(line))
 }
 
 // clean makes a guest's text fit for a log: bounded, without control
