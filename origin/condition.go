@@ -27,7 +27,7 @@ type condition struct {
 	latency  latency
 	back     time.Time // when its slow start began; zero: none
 
-	requests, failed, retries uint64
+	requests, failed, retries, ejections uint64
 }
 
 // latency is a moving average over about the last five seconds, in seconds.
@@ -204,6 +204,7 @@ func (p *Pool) ejectLocked(s *server, good bool, now time.Time) {
 	s.ejection.times++
 	s.ejection.last = min(cfg.Eject*time.Duration(s.ejection.times), cfg.MaxEject)
 	s.ejected, s.failures = now.Add(s.ejection.last), 0
+	s.ejections++
 	p.noteLocked(slog.LevelWarn, s, why)
 }
 

@@ -355,8 +355,8 @@ func TestEjectionsGrowAndAreForgiven(t *testing.T) {
 			for range 5 {
 				p.report(s, saysBad, false, 0)
 			}
-			if got := p.Stats().Servers[0].EjectedFor; got != step.out {
-				t.Errorf("ejection %d: got %v, want %v", i+1, got, step.out)
+			if st := p.Stats().Servers[0]; st.EjectedFor != step.out || st.Ejections != uint64(i+1) {
+				t.Errorf("ejection %d: got the %d. for %v, want %v", i+1, st.Ejections, st.EjectedFor, step.out)
 			}
 			time.Sleep(step.out)
 			if st := p.Stats().Servers[0]; st.State != "healthy" {

@@ -35,6 +35,7 @@ type ServerStats struct {
 	Latency                    time.Duration // to the answer's head, averaged over the last seconds; 0: not known
 	Requests, Failures         uint64        // attempts, and those that failed
 	Retries                    uint64        // attempts that were not their request's first
+	Ejections                  uint64        // how often passive checks took it out
 	Addresses                  []string      // as looked up last; none when its URL holds one
 	EjectedFor, BreakerOpenFor time.Duration // from now; 0: it is not
 }
@@ -86,7 +87,7 @@ func (s *server) statsLocked(now time.Time) ServerStats {
 		Name: s.id, URL: s.url, Protocol: s.proto, State: s.state(), Breaker: s.breaker.state.String(),
 		Weight: int(s.weight), Share: s.share(now) / s.weight, Backup: s.backup,
 		InFlight: s.inFlight, Tunnels: s.tunnels, Latency: time.Duration(s.latency.value * float64(time.Second)),
-		Requests: s.requests, Failures: s.failed, Retries: s.retries,
+		Requests: s.requests, Failures: s.failed, Retries: s.retries, Ejections: s.ejections,
 	}
 	if !s.ejected.IsZero() {
 		st.EjectedFor = s.ejected.Sub(now)

@@ -18,18 +18,29 @@ import (
 
 // checkCommand is `seawall check FILE`.
 type checkCommand struct {
-	File string  `arg:"" help:"The configuration to validate."`
-	Data *string `placeholder:"DIR" help:"The node's state, to know which functions were uploaded to it. It is only read."`
+	File   string  `arg:"" optional:"" help:"The configuration to validate."`
+	Schema bool    `help:"Print the JSON Schema of configurations, for editors, and nothing else."`
+	Data   *string `placeholder:"DIR" help:"The node's state, to know which functions were uploaded to it. It is only read."`
 }
 
 // Help is shown under the command's flags.
 func (*checkCommand) Help() string {
 	return "Every error is a line: file:line:column: what, and what to write instead. Certificates and functions are looked into where their files " +
-		"are here. A site's function that the configuration does not have is an error, unless --data has it.\n\nExample:\n  seawall check deploy/config/complete.yaml"
+		"are here. A site's function that the configuration does not have is an error, unless --data has it.\n\nExamples:\n  seawall check deploy/config/complete.yaml\n  seawall check --schema > seawall.schema.json"
 }
 
 // Run prints every error, or that there is none.
 func (c *checkCommand) Run(t *terminal) error {
+	switch {
+	case c.Schema:
+		text, err := schema()
+		if err == nil {
+			_, err = t.out.Write(text)
+		}
+		return err
+	case c.File == "":
+		return &usageError{"check takes a FILE (hint: seawall check --help)"}
+	}
 	s, err := loadSettings(c.File)
 	if err != nil {
 		return err

@@ -191,7 +191,8 @@ func parsed[T, V any](parse func(string) (V, error), field func(*T) *V) func(str
 
 // read takes a single value that set reads.
 func read[T any](kind string, set func(text string, into *T) error) value[T] {
-	return value[T]{kind: kind, set: func(d *decoder, n ast.Node, name string, into *T) {
+	looks := shape{kind: kind, reads: func(text string) error { return set(text, new(T)) }}
+	return value[T]{kind: kind, looks: looks, set: func(d *decoder, n ast.Node, name string, into *T) {
 		if text, ok := d.text(n, kind); ok {
 			if err := set(text, into); err != nil {
 				d.misfit(n, name, kind, err)
@@ -203,7 +204,7 @@ func read[T any](kind string, set func(text string, into *T) error) value[T] {
 // named takes a mapping whose keys are names of the operator's, each with a
 // mapping of its own; begin is told each name and where it stands.
 func named[T, S any](keys func() []key[S], begin func(s *S, name string, line, column int), field func(*T) *[]S) value[T] {
-	return value[T]{kind: "a mapping of names", set: func(d *decoder, n ast.Node, _ string, into *T) {
+	return value[T]{kind: "a mapping of names", looks: shape{rows: rowsOf(keys), names: true}, set: func(d *decoder, n ast.Node, _ string, into *T) {
 		pairs, ok := d.pairs(n)
 		if !ok {
 			return

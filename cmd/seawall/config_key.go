@@ -28,6 +28,7 @@ type value[T any] struct {
 	set  func(d *decoder, n ast.Node, name string, into *T)
 	// defaults fills what is below, for sections; nil for everything else.
 	defaults func(d *decoder, into *T)
+	looks    shape // in a file
 }
 
 // later is the row of a key that a coming version reads.
@@ -38,7 +39,7 @@ func later[T any](name, meaning string) key[T] {
 // one takes a single value. kind completes "write ..."; parse's error says
 // what is wrong with the text.
 func one[T, V any](kind string, parse func(string) (V, error), field func(*T) *V) value[T] {
-	return value[T]{kind: kind, set: func(d *decoder, n ast.Node, name string, into *T) {
+	return value[T]{kind: kind, looks: single(kind, parse), set: func(d *decoder, n ast.Node, name string, into *T) {
 		if text, ok := d.text(n, kind); ok {
 			if v, err := parse(text); err != nil {
 				d.misfit(n, name, kind, err)
@@ -51,7 +52,7 @@ func one[T, V any](kind string, parse func(string) (V, error), field func(*T) *V
 
 // many takes a list of single values.
 func many[T, V any](kind string, parse func(string) (V, error), field func(*T) *[]V) value[T] {
-	return value[T]{kind: "a list of " + kind, set: func(d *decoder, n ast.Node, name string, into *T) {
+	return value[T]{kind: "a list of " + kind, looks: listOf(single(kind, parse)), set: func(d *decoder, n ast.Node, name string, into *T) {
 		list, ok := n.(*ast.SequenceNode)
 		if !ok {
 			d.fail(n, "%s: %s where a list is wanted; write [value, ...] or a line with - for each", name, kindOf(n))
@@ -77,7 +78,7 @@ func many[T, V any](kind string, parse func(string) (V, error), field func(*T) *
 // section takes a mapping of its own.
 func section[T, S any](keys func() []key[S], field func(*T) *S) value[T] {
 	return value[T]{
-		kind: "a mapping",
+		kind: "a mapping", looks: shape{rows: rowsOf(keys)},
 		set: func(d *decoder, n ast.Node, _ string, into *T) {
 			mappingInto(d, n, keys(), field(into))
 		},
@@ -88,7 +89,7 @@ func section[T, S any](keys func() []key[S], field func(*T) *S) value[T] {
 // sections takes a list of mappings. check, if any, sees the list and what it
 // became.
 func sections[T, S any](keys func() []key[S], field func(*T) *[]S, check func(*decoder, *ast.SequenceNode, []S)) value[T] {
-	return value[T]{kind: "a list of mappings", set: func(d *decoder, n ast.Node, name string, into *T) {
+	return value[T]{kind: "a list of mappings", looks: listOf(shape{rows: rowsOf(keys)}), set: func(d *decoder, n ast.Node, name string, into *T) {
 		list, ok := n.(*ast.SequenceNode)
 		if !ok {
 			d.fail(n, "%s: %s where a list is wanted; begin each entry with -", name, kindOf(n))

@@ -13,7 +13,7 @@ const maxRoutes = 100
 
 // routeList is read by readRoutes, once all else of the site is known.
 func routeList() value[siteSettings] {
-	return value[siteSettings]{kind: "a list of mappings", set: func(*decoder, ast.Node, string, *siteSettings) {}}
+	return value[siteSettings]{kind: "a list of mappings", looks: listOf(shape{rows: rowsOf(routeKeys)}), set: func(*decoder, ast.Node, string, *siteSettings) {}}
 }
 
 // readRoutes reads the routes of a site, whose mapping n is. What a route does

@@ -42,7 +42,7 @@ func originTLSKeys() []key[originTLSSettings] {
 const pemKind = "the path of a PEM file"
 
 func fileAt[T any](field func(*T) *filePath) value[T] {
-	return value[T]{kind: pemKind, set: func(d *decoder, n ast.Node, name string, into *T) {
+	return value[T]{kind: pemKind, looks: single(pemKind, parseFile), set: func(d *decoder, n ast.Node, name string, into *T) {
 		text, ok := d.text(n, pemKind)
 		if !ok {
 			return

@@ -15,8 +15,8 @@ func lift[T, S any](rows []key[S], field func(*T) *S) []key[T] {
 	out := make([]key[T], len(rows))
 	for i, k := range rows {
 		out[i] = key[T]{name: k.name, def: k.def, meaning: k.meaning, must: k.must, later: k.later, takes: value[T]{
-			kind: k.takes.kind,
-			set:  func(d *decoder, n ast.Node, name string, into *T) { k.takes.set(d, n, name, field(into)) },
+			kind: k.takes.kind, looks: k.takes.looks,
+			set: func(d *decoder, n ast.Node, name string, into *T) { k.takes.set(d, n, name, field(into)) },
 		}}
 		if k.takes.defaults != nil {
 			out[i].takes.defaults = func(d *decoder, into *T) { k.takes.defaults(d, field(into)) }
@@ -30,7 +30,8 @@ const originKind = "http://host[:port] or https://host[:port]"
 // serverList takes a list of URLs, or of mappings that say more. An entry at
 // fault stays empty.
 func serverList() value[originSettings] {
-	return value[originSettings]{kind: "a list of " + originKind, set: func(d *decoder, n ast.Node, name string, into *originSettings) {
+	looks := listOf(either(single(originKind, parseServer), shape{rows: rowsOf(serverKeys)}))
+	return value[originSettings]{kind: "a list of " + originKind, looks: looks, set: func(d *decoder, n ast.Node, name string, into *originSettings) {
 		list, ok := n.(*ast.SequenceNode)
 		if !ok {
 			d.fail(n, "%s: %s where a list is wanted; write [value, ...] or a line with - for each", name, kindOf(n))
@@ -79,7 +80,8 @@ func authority(url string) string {
 // balanceValue takes an algorithm, or a mapping that says more.
 func balanceValue() value[originSettings] {
 	inner := section(balanceKeys, func(s *originSettings) *balanceSettings { return &s.Balance })
-	return value[originSettings]{kind: inner.kind, defaults: inner.defaults, set: func(d *decoder, n ast.Node, name string, into *originSettings) {
+	looks := either(balanceKeys()[0].takes.looks, inner.looks)
+	return value[originSettings]{kind: inner.kind, looks: looks, defaults: inner.defaults, set: func(d *decoder, n ast.Node, name string, into *originSettings) {
 		switch n.(type) {
 		case *ast.MappingNode, *ast.MappingValueNode:
 			inner.set(d, n, name, into)
@@ -98,7 +100,7 @@ func sectionOrOff[T, S any](keys func() []key[S], field func(*T) *S, byDefault b
 		*field(into) = *new(S)
 		switched(field(into), false)
 	}
-	return value[T]{kind: "a mapping, or off",
+	return value[T]{kind: "a mapping, or off", looks: either(offWord(), inner.looks),
 		set: func(d *decoder, n ast.Node, name string, into *T) {
 			if word, ok := n.(*ast.StringNode); ok && word.Value == "off" {
 				off(into)

@@ -66,6 +66,7 @@ type (
 		Requests  uint64   `json:"requests"`
 		Failures  uint64   `json:"failures"`
 		Retries   uint64   `json:"retries"`
+		Ejections uint64   `json:"ejections"`
 		Addresses []string `json:"addresses"`
 		Ejected   float64  `json:"ejected_for_seconds"`
 		Open      float64  `json:"breaker_open_for_seconds"`
@@ -104,7 +105,7 @@ func showPool(o *Origin) poolBody {
 	for _, s := range o.Servers {
 		b.Servers = append(b.Servers, serverBody{
 			Name: s.Name, URL: s.URL, Protocol: s.Protocol, State: s.State, Breaker: s.Breaker, Weight: s.Weight, Share: s.Share, Backup: s.Backup,
-			InFlight: s.InFlight, Tunnels: s.Tunnels, Idle: s.Idle, Latency: s.Latency.Seconds(), Requests: s.Requests, Failures: s.Failures, Retries: s.Retries,
+			InFlight: s.InFlight, Tunnels: s.Tunnels, Idle: s.Idle, Latency: s.Latency.Seconds(), Requests: s.Requests, Failures: s.Failures, Retries: s.Retries, Ejections: s.Ejections,
 			Addresses: append([]string{}, s.Addresses...), Ejected: positive(s.EjectedFor), Open: positive(s.BreakerOpenFor),
 		})
 	}
@@ -174,5 +175,6 @@ func (s *sink) servers(pool string, all []origin.ServerStats) {
 		s.counter("origin_server_requests_total", "Attempts at the server.", one.Requests, labels()...)
 		s.counter("origin_server_failures_total", "Those that failed.", one.Failures, labels()...)
 		s.counter("origin_server_retries_total", "Those that were not their request's first.", one.Retries, labels()...)
+		s.counter("origin_server_ejections_total", "Times that it was taken out for what it answered.", one.Ejections, labels()...)
 	}
 }

@@ -39,7 +39,7 @@ func newFakeOrigins() *fakeOrigins {
 	f.pools[0].Servers[1].State, f.pools[0].Servers[1].EjectedFor = "ejected", 1500*time.Millisecond
 	f.pools[0].Servers[1].Breaker, f.pools[0].Servers[1].BreakerOpenFor = "open", -time.Second
 	s := &f.pools[0].Servers[0]
-	s.InFlight, s.Latency, s.Requests, s.Failures, s.Retries, s.Share, s.Addresses = 3, 20*time.Millisecond, 8, 7, 2, 0.5, []string{"192.0.2.1"}
+	s.InFlight, s.Latency, s.Requests, s.Failures, s.Retries, s.Ejections, s.Share, s.Addresses = 3, 20*time.Millisecond, 8, 7, 2, 6, 0.5, []string{"192.0.2.1"}
 	return f
 }
 
@@ -90,7 +90,7 @@ func TestOriginCalls(t *testing.T) {
 		did                     string
 	}{
 		{"a list", "GET", "", "reader", "", nil, 200, `"name":"a/x","site":"a","prefix":"/x"`, ""},
-		{"a server's figures", "GET", "", "reader", "", nil, 200, `"in_flight":3,"tunnels":0,"idle_connections":0,"latency_seconds":0.02,"requests":8,"failures":7,"retries":2,"addresses":["192.0.2.1"],"ejected_for_seconds":0,`, ""},
+		{"a server's figures", "GET", "", "reader", "", nil, 200, `"in_flight":3,"tunnels":0,"idle_connections":0,"latency_seconds":0.02,"requests":8,"failures":7,"retries":2,"ejections":6,"addresses":["192.0.2.1"],"ejected_for_seconds":0,`, ""},
 		{"what is out", "GET", "", "reader", "", nil, 200, `"ejected_for_seconds":1.5,"breaker_open_for_seconds":0}`, ""},
 		{"its own sites' for a bound token", "GET", "", "bound", "", nil, 200, `"name":"a"`, ""},
 		{"none without the scope", "GET", "", "purger", "", nil, 403, "scope read", ""},
@@ -155,6 +155,7 @@ func TestOriginMetrics(t *testing.T) {
 		`seawall_origin_server_requests_total{origin="a",server="one:80"} 8`,
 		`seawall_origin_server_failures_total{origin="a",server="one:80"} 7`,
 		`seawall_origin_server_retries_total{origin="a",server="one:80"} 2`,
+		`seawall_origin_server_ejections_total{origin="a",server="one:80"} 6`,
 	} {
 		if !strings.Contains(text, want+"\n") {
 			t.Errorf("no %s", want)
