@@ -3,10 +3,11 @@ package main
 import (
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"seawall/wasm/examples/exampletest"
 )
 
 // module assembles an http-wasm guest for tests: functions of two imports that
@@ -115,20 +116,7 @@ func sample(t testing.TB) []byte {
 	if raced {
 		t.Skip("compiling a Go guest takes most of a minute under the race detector; other tests have small guests")
 	}
-	file := filepath.Join(t.TempDir(), "headers.wasm")
-	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "../../wasm/examples/headers")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		if _, missing := exec.LookPath("go"); missing != nil {
-			t.Skip("it takes the go command to build a function in Go")
-		}
-		t.Fatalf("%v\n%s", err, out)
-	}
-	source, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return source
+	return exampletest.Go(t, "headers")
 }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -23,6 +23,12 @@ var uses = map[string]string{
 
 	"wasm/httpwasm":  "wasm/abi",
 	"wasm/proxywasm": "wasm/abi",
+
+	"wasm/examples/exampletest": "wasm wasm/abi",
+	"wasm/examples/abtest":      "wasm/examples/guest",
+	"wasm/examples/bots":        "wasm/examples/guest",
+	"wasm/examples/headers":     "wasm/examples/guest",
+	"wasm/examples/redirects":   "wasm/examples/guest",
 }
 
 // eachFile parses every Go file of the module but tests.

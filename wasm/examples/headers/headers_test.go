@@ -1,102 +1,51 @@
 package main
 
 import (
-	"context"
-	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
-	"seawall/wasm"
-	"seawall/wasm/abi"
+	"seawall/wasm/examples/exampletest"
 )
 
-// build compiles the function.
-func build(t *testing.T) []byte {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "headers.wasm")
-	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, ".")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		if _, missing := exec.LookPath("go"); missing != nil {
-			t.Skip("it takes the go command to build a function in Go")
-		}
-		t.Fatalf("%v\n%s", err, out)
-	}
-	source, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return source
-}
+func TestGo(t *testing.T) { function(t, exampletest.Go(t, "headers")) }
 
-func TestHeaders(t *testing.T) {
-	source := build(t)
-	if r := wasm.Check(source); r.ABI != "proxy-wasm" || len(r.Refused) > 0 {
-		t.Fatalf("check: got ABI %q, refused %q; want proxy-wasm and nothing", r.ABI, r.Refused)
-	}
-	host, err := wasm.NewHost(wasm.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Close()
-	for _, c := range []struct {
-		name, config, origin string
-		was, want            http.Header
-	}{
-		{"nothing", "", "", http.Header{"A": {"1"}}, http.Header{"A": {"1"}}},
-		{"fields", "X-Frame-Options: DENY\n\n  Strict-Transport-Security: max-age=60; includeSubDomains \r\n", "https://a",
-			http.Header{"X-Frame-Options": {"ALLOW", "ME"}},
-			http.Header{"X-Frame-Options": {"DENY"}, "Strict-Transport-Security": {"max-age=60; includeSubDomains"}}},
-		{"an origin that may", "cors: https://a https://b", "https://b", http.Header{"Vary": {"Accept"}},
-			http.Header{"Vary": {"Accept", "Origin"}, "Access-Control-Allow-Origin": {"https://b"}}},
-		{"an origin that may not", "cors: https://a", "https://evil", http.Header{}, http.Header{"Vary": {"Origin"}}},
-		{"no origin", "cors: https://a", "", http.Header{}, http.Header{"Vary": {"Origin"}}},
-		{"every origin", "cors: *", "https://any", http.Header{}, http.Header{"Access-Control-Allow-Origin": {"*"}}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			f, err := host.Load(context.Background(), wasm.Spec{Name: "headers", Source: source, Config: []byte(c.config)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			chain := wasm.NewChain([]*wasm.Function{f})
-			defer chain.Close()
-			for range 3 { // one machine serves them all
-				x := &abi.Exchange{
-					Request: abi.Message{Method: "GET", Scheme: "https", Authority: "site.example", Target: "/", Header: http.Header{}},
-					Facts:   abi.Facts{Begun: time.Now()}, Cache: abi.Cache{TTL: -1},
-				}
-				if c.origin != "" {
-					x.Request.Header.Set("Origin", c.origin)
-				}
-				run := chain.Begin(context.Background(), x)
-				if result := run.Request(); result.Verdict != wasm.Continue {
-					t.Fatalf("request: got %+v, want continue", result)
-				}
-				x.Response = abi.Message{Status: 200, Header: c.was.Clone(), Source: strings.NewReader("content")}
-				if result := run.Response(); result.Verdict != wasm.Continue || x.Response.Status != 200 {
-					t.Fatalf("response: got %+v, status %d; want continue and 200", result, x.Response.Status)
-				}
-				if got := headerText(x.Response.Header); got != headerText(c.want) {
-					t.Errorf("%q, Origin %q, was %s\ngot  %s\nwant %s", c.config, c.origin, headerText(c.was), got, headerText(c.want))
-				}
-				run.End()
-			}
-		})
-	}
-	if _, err := host.Load(context.Background(), wasm.Spec{Name: "headers", Source: source, Config: []byte("nonsense")}); err == nil {
-		t.Error("a configuration that is none: got no error")
-	}
-}
-
-func headerText(h http.Header) string {
-	var b strings.Builder
-	if err := h.Write(&b); err != nil {
-		return err.Error()
-	}
-	return strings.ReplaceAll(b.String(), "\r\n", " | ")
+// function is what the function does, in whatever language.
+func function(t *testing.T, module []byte) {
+	b := exampletest.NewBench(t, module, nil)
+	const cors = "cors: https://a https://b"
+	const all = cors + "\ncors-methods: PUT\ncors-headers: X-A, X-B\ncors-expose: ETag\ncors-max-age: 60\ncors-credentials: true"
+	const get = "GET https://site.example/"
+	const preflight = "OPTIONS https://site.example/a\nAccess-Control-Request-Method: PUT\nOrigin: "
+	const vary = "\nVary: Access-Control-Request-Method, Access-Control-Request-Headers\nVary: Origin"
+	b.Table(t, []exampletest.Case{
+		{"nothing", "", get, "200\nA: 1", ""},
+		{"fields", "X-Frame-Options: DENY\n\n# a comment\n  Strict-Transport-Security: max-age=60; includeSubDomains \r\n", get,
+			"404\nX-Frame-Options: ALLOW\nX-Frame-Options: ME",
+			"< -X-Frame-Options: ALLOW\n< -X-Frame-Options: ME\n< +Strict-Transport-Security: max-age=60; includeSubDomains\n< +X-Frame-Options: DENY"},
+		{"removed ones", "-X-Powered-By\n-server", get, "200\nX-Powered-By: a\nServer: b\nC: c", "< -Server: b\n< -X-Powered-By: a"},
+		{"an origin that may", cors, get + "\nOrigin: https://b", "200\nVary: Accept", "< +Access-Control-Allow-Origin: https://b\n< +Vary: Origin"},
+		{"an origin that may not", cors, get + "\nOrigin: https://evil", "200\nAccess-Control-Allow-Origin: *",
+			"< -Access-Control-Allow-Origin: *\n< +Vary: Origin"},
+		{"a part of an origin", cors, get + "\nOrigin: https://", "", "< +Vary: Origin"},
+		{"no origin", cors, get, "", "< +Vary: Origin"},
+		{"every origin", "cors: *", get + "\nOrigin: https://any", "", "< +Access-Control-Allow-Origin: *"},
+		{"with cookies", all, get + "\nOrigin: https://a", "",
+			"< +Access-Control-Allow-Credentials: true\n< +Access-Control-Allow-Origin: https://a\n< +Access-Control-Expose-Headers: ETag\n< +Vary: Origin"},
+		{"a preflight request", cors, preflight + "https://b", "",
+			"answer 204\nAccess-Control-Allow-Methods: GET, HEAD, POST\nAccess-Control-Allow-Origin: https://b\nAccess-Control-Max-Age: 600" + vary},
+		{"one with everything", all, preflight + "https://b", "",
+			"answer 204\nAccess-Control-Allow-Credentials: true\nAccess-Control-Allow-Headers: X-A, X-B\nAccess-Control-Allow-Methods: PUT\n" +
+				"Access-Control-Allow-Origin: https://b\nAccess-Control-Expose-Headers: ETag\nAccess-Control-Max-Age: 60" + vary},
+		{"one of an origin that may not", cors, preflight + "https://evil", "", "answer 204" + vary},
+		{"OPTIONS that is no preflight", cors, "OPTIONS https://site.example/a\nOrigin: https://a", "", "< +Access-Control-Allow-Origin: https://a\n< +Vary: Origin"},
+		{"a preflight request without CORS", "A: b", preflight + "https://a", "", "< +A: b"},
+	})
+	b.Refusals(t, map[string]string{
+		"nonsense":                          "line 1: not Name: value: nonsense",
+		"A: b\n\nno name: c":                "line 3: not Name: value: no name: c",
+		"-":                                 "line 1: not -Name: -",
+		"cors-max-age: soon":                "line 1: not a number of seconds: cors-max-age: soon",
+		"cors-credentials: yes":             "line 1: neither true nor false: cors-credentials: yes",
+		"cors-origin: a":                    "line 1: no such setting: cors-origin: a",
+		"cors: *\ncors-credentials: true\n": "name the origins",
+	})
 }
