@@ -14,12 +14,15 @@ const (
 const emptyBlock = 0x40
 
 func (w *writer) codeSection(b []byte) []byte {
-	b = appendU32(b, uint32(len(w.bodies)+addedFuncs))
+	b = appendU32(b, uint32(len(w.bodies)+addedFuncs+len(w.pieceList)))
 	for i := range w.bodies {
 		b = sized(b, func(b []byte) []byte { return w.function(i, b) })
 	}
 	for _, body := range [addedFuncs]func([]byte) []byte{w.slow, w.refill, w.bytes, w.elems, w.pages} {
 		b = sized(b, func(b []byte) []byte { return append(body(append(b, 0)), opEnd) })
+	}
+	for _, k := range w.pieceList {
+		b = sized(b, func(b []byte) []byte { return append(w.inPieces(k, append(b, 1, 1, byte(I32))), opEnd) })
 	}
 	return b
 }
@@ -221,12 +224,24 @@ func (e *editor) edit(r *reader, in *instr) {
 	case opMemoryGrow:
 		e.before(in, addedPages)
 	case opMisc:
-		switch in.sub {
-		case miscMemoryInit, miscMemoryCopy, miscMemoryFill:
-			e.before(in, addedBytes)
-		case miscTableInit, miscTableCopy, miscTableGrow, miscTableFill:
-			e.before(in, addedItems)
-		}
+		e.byLength(r, in)
+	}
+}
+
+// byLength has an instruction that works by length done in pieces, or pay,
+// where it can do no more than one piece.
+func (e *editor) byLength(r *reader, in *instr) {
+	if f, ok := e.pieces[in.bulk()]; ok {
+		e.flush(in.at)
+		e.with(opCall, f)
+		e.from = r.off
+		return
+	}
+	switch in.sub {
+	case miscMemoryInit, miscMemoryCopy, miscMemoryFill:
+		e.before(in, addedBytes)
+	case miscTableInit, miscTableCopy, miscTableGrow, miscTableFill:
+		e.before(in, addedItems)
 	}
 }
 
@@ -266,21 +281,26 @@ func (w *writer) spend(b []byte, limit uint32, op byte, shift int64) []byte {
 		e.i32(int64(int32(limit)))
 		e.op(opI32LeU, opIf, emptyBlock)
 	}
-	e.with(opGlobalGet, w.fuel())
-	e.with(opLocalGet, 0)
-	e.op(opI64ExtendI32U)
-	if shift > 0 {
-		e.i64(shift)
-		e.op(op)
-	}
-	e.op(opI64Sub)
-	e.with(opGlobalSet, w.fuel())
+	e.charge(0, op, shift)
 	e.settle()
 	if limit > 0 {
 		e.op(opEnd)
 	}
 	e.with(opLocalGet, 0)
 	return e.out
+}
+
+// charge takes the number in a local, shifted by op, off the fuel.
+func (e *editor) charge(local uint32, op byte, shift int64) {
+	e.with(opGlobalGet, e.fuel())
+	e.with(opLocalGet, local)
+	e.op(opI64ExtendI32U)
+	if shift > 0 {
+		e.i64(shift)
+		e.op(op)
+	}
+	e.op(opI64Sub)
+	e.with(opGlobalSet, e.fuel())
 }
 
 func (w *writer) refill(b []byte) []byte { return w.spend(b, 0, 0, 0) }

@@ -113,6 +113,7 @@ func (s *source) members(r *reader, out []byte, exprs bool) []byte {
 	if s.elems > maxElems {
 		r.fail("more than %d elements", maxElems)
 	}
+	s.elemSizes = append(s.elemSizes, uint32(n))
 	out = appendU32(out, uint32(n))
 	for range n {
 		if exprs {

@@ -150,6 +150,7 @@ type stage struct {
 	used    int   // how often it was
 	slice   int64 // what it adds
 	yields  int
+	lowest  int64  // the deepest debt seen
 	calls   uint64 // hash of the calls of imported functions
 	defined map[string]bool
 }
@@ -212,6 +213,7 @@ func (s *stage) stub(i Import) api.GoModuleFunc {
 func (s *stage) yield(_ context.Context, m api.Module, _ []uint64) {
 	s.yields++
 	g := m.ExportedGlobal(FuelGlobal).(api.MutableGlobal)
+	s.lowest = min(s.lowest, int64(g.Get()))
 	for fuel := int64(g.Get()); fuel < 0; fuel += s.slice {
 		if s.used++; s.used > s.slices {
 			panic(errStopped)

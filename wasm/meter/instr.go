@@ -16,6 +16,7 @@ const (
 	opCallIndirect       = 0x11
 	opReturnCall         = 0x12
 	opReturnCallIndirect = 0x13
+	opSelect             = 0x1b
 	opLocalGet           = 0x20
 	opLocalSet           = 0x21
 	opLocalTee           = 0x22
@@ -23,16 +24,21 @@ const (
 	opGlobalSet          = 0x24
 	opTableSet           = 0x26
 	opMemoryGrow         = 0x40
+	opMemorySize         = 0x3f
 	opI32Const           = 0x41
 	opI64Const           = 0x42
 	opF32Const           = 0x43
 	opF64Const           = 0x44
 	opI32LtS             = 0x48
+	opI32LtU             = 0x49
+	opI32GtU             = 0x4b
 	opI32LeU             = 0x4d
 	opI64LtS             = 0x53
+	opI64LeU             = 0x58
 	opI32Add             = 0x6a
 	opI32Sub             = 0x6b
 	opI32Mul             = 0x6c
+	opI32And             = 0x71
 	opI64Add             = 0x7c
 	opI64Sub             = 0x7d
 	opI64Mul             = 0x7e
@@ -57,6 +63,7 @@ const (
 	miscElemDrop   = 0x0d
 	miscTableCopy  = 0x0e
 	miscTableGrow  = 0x0f
+	miscTableSize  = 0x10
 	miscTableFill  = 0x11
 )
 
@@ -70,6 +77,7 @@ type instr struct {
 	op  byte
 	sub byte   // behind a prefix
 	arg uint32 // index or label; of br_table, how many labels follow before the last
+	two uint32 // the second index behind opMisc
 }
 
 // next reads an instruction. The labels of br_table, arg and one more, are
@@ -169,7 +177,7 @@ func miscOperands(r *reader, in *instr) {
 	switch sub := in.sub; {
 	case sub <= 0x07: // saturating conversions
 	case sub == miscMemoryInit:
-		r.u32()
+		in.arg = r.u32()
 		reserved(r)
 	case sub == miscMemoryCopy:
 		reserved(r)
@@ -177,10 +185,9 @@ func miscOperands(r *reader, in *instr) {
 	case sub == miscMemoryFill:
 		reserved(r)
 	case sub == miscTableInit, sub == miscTableCopy:
-		r.u32()
-		r.u32()
+		in.arg, in.two = r.u32(), r.u32()
 	case sub <= miscTableFill:
-		r.u32()
+		in.arg = r.u32()
 	default:
 		r.failAt(in.at, "the unknown instruction 0xfc %#x", sub)
 	}

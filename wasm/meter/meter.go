@@ -10,15 +10,15 @@
 //
 // What is paid is an upper bound of the work, never less than it: the longest
 // path through a function or a loop's body, each instruction by a weight that
-// is about a third of a nanosecond. Instructions that work by length (fill,
-// copy, init, grow) pay by length as well. Functions that can recurse count
-// their depth in a second global.
+// is about a third of a nanosecond. Instructions that work by length pay by
+// length as well, and those that fill, copy and initialize do it in pieces,
+// paying for each: no compiled instruction can be interrupted. Growth of
+// memory and tables is one piece. Functions that can recurse count their depth
+// in a second global.
 //
-// A host must know: fuel may be far below zero when yield is called, as an
-// instruction that works by length is paid for before it runs. A slice is
-// added, never stored, and a debt beyond what is left to the call is a reason
-// to end it at once. Guest
-// code that the host calls from within a host function counts its own depth
+// A host must know: fuel may be far below zero when yield is called, as growth
+// is paid for before it is done. A slice is added, never stored, and a debt
+// beyond what is left to the call is a reason to end it at once. Guest code that the host calls from within a host function counts its own depth
 // further, but each level of it also takes Go stack: the host bounds those.
 package meter
 
@@ -39,7 +39,7 @@ const (
 )
 
 // Version names the rewriter for compile caches. It changes with its output.
-const Version = "1"
+const Version = "2"
 
 // Limits are what the rewritten module is held to.
 type Limits struct {
@@ -90,7 +90,9 @@ var errComponent = errors.New("meter: header, byte 0x6: a component (wasi:http o
 // collection and relaxed SIMD are not.
 // A source that it takes may still be invalid in its types, and so is the
 // result then: compiling it says so.
-func Rewrite(source []byte, l Limits) (*Module, error) {
+func Rewrite(source []byte, l Limits) (*Module, error) { return rewrite(source, l, standard()) }
+
+func rewrite(source []byte, l Limits, c cut) (*Module, error) {
 	l, err := l.filled()
 	if err != nil {
 		return nil, err
@@ -106,7 +108,7 @@ func Rewrite(source []byte, l Limits) (*Module, error) {
 		return nil, err
 	}
 	s.countDepth()
-	w := &writer{source: s, limits: l}
+	w := &writer{source: s, limits: l, cut: c}
 	wasm := w.module()
 	return &Module{Wasm: wasm, Globals: w.saved, Mutates: s.mutates, Grows: s.grows, HasStart: s.start.set, Depth: int64(l.Depth)}, nil
 }

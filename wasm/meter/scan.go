@@ -62,6 +62,7 @@ type scanner struct {
 	b       *body
 	frames  []frame
 	regions []state
+	noted   map[bulk]bool
 }
 
 // scanAll fills bodies, points and callees, and refuses code that could not
@@ -223,10 +224,25 @@ func (sc *scanner) misc(in *instr) {
 	switch in.sub {
 	case miscDataDrop, miscElemDrop:
 		sc.mutates = true
-	case miscTableInit, miscTableCopy, miscTableGrow, miscTableFill:
+	case miscTableGrow:
 		sc.mutates, sc.b.bulk = true, true
+	case miscTableInit, miscTableCopy, miscTableFill:
+		sc.mutates, sc.b.bulk = true, true
+		sc.note(in.bulk())
 	case miscMemoryInit, miscMemoryCopy, miscMemoryFill:
 		sc.b.bulk = true
+		sc.note(in.bulk())
+	}
+}
+
+// note keeps each instruction that works by length once.
+func (sc *scanner) note(k bulk) {
+	if sc.noted == nil {
+		sc.noted = map[bulk]bool{}
+	}
+	if !sc.noted[k] {
+		sc.noted[k] = true
+		sc.bulks = append(sc.bulks, k)
 	}
 }
 

@@ -125,9 +125,12 @@ type source struct {
 	elems       int                                     // in all element segments
 	imported    struct{ tables, memories, globals int } // how many of each come first
 
+	dataSizes, elemSizes []uint32 // of the segments, in bytes and elements
+
 	bodies  []body
 	points  []point  // where fuel is paid, in the order of the code
 	callees []uint32 // of calls, in the order of the code; see indirect
+	bulks   []bulk   // that occur, each once
 	mutates bool
 	grows   bool
 	work    uint64 // values the compiler will handle beyond instructions
@@ -475,7 +478,7 @@ func (s *source) readData(r *reader) {
 		default:
 			r.failAt(at, "a data segment of the unknown mode %d", mode)
 		}
-		r.bytes(r.u32())
+		s.dataSizes = append(s.dataSizes, uint32(len(r.bytes(r.u32()))))
 		if r.err != nil {
 			return
 		}

@@ -14,6 +14,11 @@ type writer struct {
 	void   uint32 // type of func()
 	unary  uint32 // type of func(i32) i32
 	out    []byte
+
+	cut        cut
+	pieces     map[bulk]uint32 // index of the function that stands for it
+	pieceList  []bulk
+	pieceTypes []uint32
 }
 
 // The functions added behind the source's.
@@ -100,6 +105,7 @@ func (w *writer) addTypes() {
 	}
 	w.void = w.typeOf(funcType{})
 	w.unary = w.typeOf(funcType{params: []ValueType{I32}, results: []ValueType{I32}})
+	w.addPieces()
 	for i := range w.bodies {
 		if t := w.types[w.funcs[w.hosts+i]]; w.bodies[i].counted && len(t.results) > 1 {
 			w.typeOf(funcType{results: t.results})
@@ -161,10 +167,13 @@ func clamped(b []byte, l resizable, limit uint32) []byte {
 
 func (w *writer) functionSection(b []byte) []byte {
 	n, rest := w.items(secFunction)
-	b = append(appendU32(b, n+addedFuncs), rest...)
+	b = append(appendU32(b, n+addedFuncs+uint32(len(w.pieceList))), rest...)
 	b = appendU32(b, w.void)
 	for range addedFuncs - 1 {
 		b = appendU32(b, w.unary)
+	}
+	for _, t := range w.pieceTypes {
+		b = appendU32(b, t)
 	}
 	return b
 }
