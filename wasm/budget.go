@@ -13,7 +13,10 @@ const (
 	// sliceTime is how long guest code may run before its host looks at the
 	// clock. Compiled code is not preemptible, so this is also how long a
 	// garbage collection or another goroutine on this processor waits.
-	sliceTime = 100 * time.Microsecond
+	// It is about what a hit takes: among requests that wait for a processor,
+	// a guest that never ends is one more of them. A look at the clocks and a
+	// turn for others cost half a microsecond.
+	sliceTime = 40 * time.Microsecond
 
 	// fuelRate is fuel a microsecond: wasm/meter weighs by thirds of a
 	// nanosecond. Code that misses caches, or touches fresh memory, runs up to
@@ -22,8 +25,8 @@ const (
 	// none is larger than what then still is a few milliseconds.
 	fuelRate   = 3000
 	leastSlice = 1 * fuelRate
-	firstSlice = 10 * fuelRate
-	mostSlice  = 50 * fuelRate
+	firstSlice = 8 * fuelRate
+	mostSlice  = 25 * fuelRate
 
 	// fuelSlack is by how much fuel may exceed what the processor time limit
 	// stands for. Fuel is an upper bound and may be far above the truth for
