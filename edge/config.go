@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"seawall/edge/encode"
 	"seawall/edge/rfc9111"
 	"seawall/purge"
 	"seawall/wasm"
@@ -27,6 +28,15 @@ type Config struct {
 	// PurgeURL takes the PURGE requests of clients that their site allows. url
 	// is absolute. It returns when the purge is in force on this node.
 	PurgeURL func(ctx context.Context, url string, soft bool) error
+	// Coders and Decoders are what codings are made and undone with, for all
+	// handlers of a node; nil makes ones of the default size.
+	Coders   *encode.Coders
+	Decoders *encode.Decoders
+	// Decode bounds what may come of a coded body.
+	Decode encode.Limits
+	// Recode is the share of one core that making the codings of hot objects
+	// again, better, may take; 0 is none.
+	Recode float64
 	// Trusted are the peers whose X-Forwarded-* and Forwarded fields are
 	// believed and extended; those of others are replaced.
 	Trusted []netip.Prefix
@@ -63,6 +73,8 @@ type Site struct {
 	// OriginFunctions see what goes to the origin, and its responses before
 	// they are judged and stored; nil without any.
 	OriginFunctions *wasm.Chain
+	// Encode is the site's compression; nil sends what the origin sent.
+	Encode *Encode
 	// Limits bound what a client may send.
 	Limits Limits
 	// Purgers are the clients that may purge a URL by the method PURGE; none by

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/net/http/httpguts"
+
+	"seawall/edge/encode"
 )
 
 // Handler answers for the sites of one configuration.
@@ -26,6 +28,8 @@ type Handler struct {
 	cancel context.CancelFunc
 	behind atomic.Int64 // refreshes under way
 	wait   sync.WaitGroup
+
+	codings [forms][]string // Content-Encoding of each
 	pace   pace // of refreshes that purges asked for
 }
 
@@ -66,6 +70,15 @@ func New(c Config) (*Handler, error) {
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
 	}
+	if h.Coders == nil {
+		h.Coders = encode.NewCoders(0, 0)
+	}
+	if h.Decoders == nil {
+		h.Decoders = encode.NewDecoders(0)
+	}
+	for i := range h.codings {
+		h.codings[i] = []string{encode.Coding(i).String()}
+	}
 	h.pool.New = func() any { return &exchange{h: h} }
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h, nil
@@ -86,7 +99,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := h.begin(w, r)
 	defer x.end()
 	x.walk()
+	x.complete()
+}
+
+// complete ends a response that the walk has written whole.
+func (x *exchange) complete() {
 	x.completeCalled()
+	x.completeCoded()
 }
 
 func (x *exchange) walk() {

@@ -55,6 +55,9 @@ type exchange struct {
 	uncached   bool        // the origin was told that nothing but this client gets its answer
 	content    *clientBody // what goes to the origin of the client's, if any
 
+	coded  *codedWriter // codes the response on its way; nil where nothing does
+	formed bool         // a form of the object is sent
+
 	socket    bool   // an extended CONNECT for a WebSocket
 	socketKey string // what the origin must answer to
 }
@@ -334,6 +337,7 @@ func protocol(r *http.Request) Proto {
 // exchange back.
 func (x *exchange) end() {
 	x.endCalled()
+	x.endCoded()
 	took := time.Since(x.now)
 	if x.site != nil {
 		x.site.stats.Count(x.outcome, protocol(x.r), x.sent, x.bytes, took)

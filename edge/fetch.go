@@ -490,6 +490,7 @@ func (f *flight) confirmed(resp *http.Response, asked time.Time) bool {
 	tags := renewedTags(resp.Header, f.seen)
 	o := newObject(f.seen.Meta.Status, merged, d, v, &f.ask, got)
 	o.Meta.describe(o, f.fill.Key(), &f.ask, hidden, tags)
+	f.site.face(o, merged, f.seen.Body.Size())
 	if !d.Store || !ok || len(tags) > maxTags {
 		f.h.Store.Discard(f.seen)
 		o.Key, o.Body = f.seen.Key, f.seen.Body
@@ -596,6 +597,7 @@ func (f *flight) received(resp *http.Response, asked, got time.Time) {
 	defer resp.Body.Close()
 	o := newObject(resp.StatusCode, header, d, v, &f.ask, got)
 	o.Meta.describe(o, f.fill.Key(), &f.ask, hiddenOf(resp.Header, nil), tags)
+	f.site.face(o, header, resp.ContentLength)
 	switch {
 	case resp.ContentLength > f.h.Store.MaxObject():
 		f.detail = detailTooLarge
@@ -627,9 +629,14 @@ func (f *flight) received(resp *http.Response, asked, got time.Time) {
 // endless reports whether a response is a conversation rather than a
 // representation: it ends with its client.
 func endless(h http.Header) bool {
-	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	media = strings.ToLower(strings.TrimSpace(media))
+	media := mediaOf(h)
 	return media == "text/event-stream" || media == "application/grpc" || strings.HasPrefix(media, "application/grpc+")
+}
+
+// mediaOf returns the media type of a message in lower case.
+func mediaOf(h http.Header) string {
+	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.ToLower(strings.TrimSpace(media))
 }
 
 // refuse gives a response that may not be shared to the leader, if it is

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"seawall/edge/encode"
 	"seawall/edge/rfc9111"
 )
 
@@ -24,6 +25,9 @@ func (x *exchange) outgoing(ctx context.Context) *http.Request {
 	rfc9111.RemoveHopByHop(h)
 	if trailers {
 		h["Te"] = []string{"trailers"}
+	}
+	if tags := h["If-None-Match"]; len(tags) > 0 && x.site.encodes() != nil {
+		h["If-None-Match"] = encode.StripTags(tags) // the origin knows none of ours
 	}
 	x.introduce(h)
 	out := &http.Request{
@@ -116,9 +120,11 @@ func (x *exchange) codings(h http.Header) {
 }
 
 // variantOf returns what the response was selected by. Where the origin is
-// always asked for identity, the client's codings chose nothing.
+// always asked for identity, the client's codings chose nothing; nor do they
+// where it sends a coding in spite of that and the node can undo it.
 func (f *flight) variantOf(h http.Header) (rfc9111.Variant, bool) {
-	if !f.policy.PassEncoding && len(h["Vary"]) > 0 && len(h["Content-Encoding"]) == 0 {
+	plain := len(h["Content-Encoding"]) == 0 || f.site.encodes() != nil && readable(h)
+	if !f.policy.PassEncoding && len(h["Vary"]) > 0 && plain {
 		names := slices.DeleteFunc(rfc9111.Members(h["Vary"]), func(n string) bool { return strings.EqualFold(n, "accept-encoding") })
 		return rfc9111.VariantOf(f.ask.header, http.Header{
 			"Vary": {strings.Join(names, ", ")}, "Content-Language": h["Content-Language"],

@@ -59,6 +59,9 @@ func (x *exchange) wrapResponse() {
 		delete(x.header, "If-Range")
 	}
 	x.w = &c.out
+	if content {
+		x.codeOnTheWay(true) // what functions make of what they read as it is
+	}
 }
 
 // Header is what the walk writes.
@@ -144,6 +147,10 @@ func (w *functionWriter) finish(result wasm.Result, mark *marker) {
 		return
 	}
 	w.done = true
+	if w.x.formed { // what described the form that the client would have got
+		delete(m.Header, "Content-Encoding")
+		delete(m.Header, "Etag")
+	}
 	w.writeHead(m)
 	if w.x.method != http.MethodHead && bodyAllowed(m.Status) {
 		w.err = copyOut(w.ResponseWriter, m.Source, &w.bytes)

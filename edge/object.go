@@ -55,6 +55,7 @@ type Meta struct {
 	hidden   []Field                // what the origin told surrogates: not sent, but it decides
 	age      []string               // Age as received, for the clients of the fetch itself
 	stamp    *atomic.Pointer[stamp] // what the last hit sent
+	faces    *faces                 // how it looks in its codings; nil where it has one alone
 }
 
 // Field is a header field with all its lines.
@@ -227,6 +228,12 @@ func (m *Meta) header() http.Header {
 	}
 	if len(m.upstream) > 0 {
 		h["Cache-Status"] = slices.Clone(m.upstream)
+	}
+	if m.faces != nil { // Vary is the origin's, here
+		delete(h, "Vary")
+		if len(m.faces.vary) > 0 {
+			h["Vary"] = slices.Clone(m.faces.vary)
+		}
 	}
 	return h
 }

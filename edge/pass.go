@@ -329,6 +329,7 @@ func (x *exchange) relay(resp *http.Response, claim *store.Claim[Meta], why rfc9
 	if why != "" {
 		x.status.detail = string(why)
 	}
+	x.codeOnTheWay(true)
 	h := x.w.Header()
 	for name, values := range clean(resp.Header, resp.ProtoMajor, resp.ProtoMinor, got) {
 		h[name] = values
@@ -348,6 +349,9 @@ func (x *exchange) relay(resp *http.Response, claim *store.Claim[Meta], why rfc9
 	}
 	if resp.StatusCode == http.StatusPartialContent && x.status.detail == "" {
 		x.status.detail = string(rfc9111.ReasonPartial)
+	}
+	if resp.StatusCode == http.StatusNotModified {
+		x.retag(h)
 	}
 	x.head(resp.StatusCode)
 	if x.method != http.MethodHead {
@@ -379,8 +383,14 @@ func (x *exchange) copy(resp *http.Response, d *draft) {
 	if resp.ContentLength != 0 {
 		_ = rc.Flush() // the header must not wait for slow content
 	}
+	body, waits := io.Reader(resp.Body), func() bool { return true }
+	if x.coding() {
+		a := readAhead(resp.Body)
+		defer a.stop()
+		body, waits = a, a.waits
+	}
 	for {
-		n, err := resp.Body.Read(*buffer)
+		n, err := body.Read(*buffer)
 		if n > 0 {
 			_ = rc.SetWriteDeadline(time.Now().Add(writeStall)) // not every writer has one
 			if d != nil {
@@ -390,7 +400,9 @@ func (x *exchange) copy(resp *http.Response, d *draft) {
 				d.drop()
 				return
 			}
-			_ = rc.Flush()                       // a client that is gone shows at the next write
+			if waits() {
+				_ = rc.Flush() // a client that is gone shows at the next write
+			}
 			_ = rc.SetWriteDeadline(time.Time{}) // in HTTP/2 it would end the stream while the origin is waited for
 		}
 		if err == io.EOF {
@@ -445,6 +457,7 @@ func (x *exchange) headEffect(resp *http.Response, claim *store.Claim[Meta], got
 		}
 		renewed := newObject(o.Meta.Status, merged, d, v, &f.ask, got)
 		renewed.Meta.describe(renewed, claim.Key(), &f.ask, hidden, tags)
+		x.site.face(renewed, merged, o.Body.Size())
 		x.h.Store.Refresh(claim, o, renewed)
 	}
 }
@@ -496,6 +509,7 @@ func (x *exchange) draft(resp *http.Response, claim *store.Claim[Meta], got time
 	}
 	o := newObject(resp.StatusCode, header, d, v, &x.ask, got)
 	o.Meta.describe(o, claim.Key(), &x.ask, hiddenOf(resp.Header, nil), tags)
+	x.site.face(o, header, resp.ContentLength)
 	if x.h.Store.Outdated(claim, o) {
 		body.Drop()
 		x.status.detail = detailPurged

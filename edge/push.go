@@ -245,6 +245,7 @@ func (in *intake) judge(claim *store.Claim[Meta]) (*Object, error) {
 	}
 	o := newObject(in.status, header, d, v, &in.ask, now)
 	o.Meta.describe(o, claim.Key(), &in.ask, hiddenOf(in.header, nil), tags)
+	site.face(o, header, in.size)
 	return o, nil
 }
 

@@ -45,9 +45,12 @@ func (x *exchange) serveHit() {
 // x.status is used when the latter was not set.
 func (x *exchange) send(o *Object, from readFrom, length []string) {
 	m := &o.Meta
+	if m.faces != nil && x.sendForm(o, from) {
+		return
+	}
 	if m.Status == http.StatusOK {
 		if rfc9111.NotModified(x.method, x.header, m.Validators) {
-			x.notModified(m)
+			x.notModified(m, nil)
 			return
 		}
 		if len(x.header["Range"]) > 0 && x.sendRanges(o, from) {
@@ -99,16 +102,20 @@ func (x *exchange) fields(m *Meta) {
 	}
 }
 
-// notModified sends the 304 of a stored response (RFC 9110, 15.4.5).
-func (x *exchange) notModified(m *Meta) {
+// notModified sends the 304 of a stored response (RFC 9110, 15.4.5), with the
+// ETag of one of its forms unless tag is nil.
+func (x *exchange) notModified(m *Meta, tag []string) {
 	h := x.w.Header()
 	for name, values := range rfc9111.NotModifiedHeader(m.header()) {
 		h[name] = values
 	}
 	for _, f := range m.Fields {
-		if f.Name == "Via" {
-			h["Via"] = f.Values
+		if f.Name == "Via" || f.Name == "Vary" {
+			h[f.Name] = f.Values
 		}
+	}
+	if tag != nil {
+		h["Etag"] = tag
 	}
 	x.head(http.StatusNotModified)
 }

@@ -89,10 +89,25 @@ func DurationBounds() []time.Duration {
 // reload does not set a site's figures back. Every method may be called at
 // once with any other.
 type Stats struct {
+	// Encode counts what codings are made of.
+	Encode EncodeStats
+
 	faults [faultKinds]atomic.Uint64
 
 	mu    sync.RWMutex
 	sites map[string]*SiteStats // guarded by mu
+}
+
+// EncodeStats count the work of coders since the start.
+type EncodeStats struct {
+	// Demands are forms of objects made because a client asked for them first,
+	// Recodings those made again, better, behind.
+	Demands, Recodings atomic.Uint64
+	// In and Out are bytes before and after coding, recodings included.
+	In, Out atomic.Uint64
+	// DecodeRefused counts bodies that an origin coded and that could not be
+	// undone, or not within bounds.
+	DecodeRefused atomic.Uint64
 }
 
 // NewStats returns counters that stand at zero.

@@ -83,7 +83,7 @@ func (h *Handler) visit(ctx context.Context, u purge.URL, header http.Header) (d
 		done.Stored = found && x.outcome != Fault
 	}()
 	x.walk()
-	x.completeCalled()
+	x.complete()
 	return done
 }
 

@@ -94,6 +94,9 @@ func (e *emission) response() *http.Response {
 		resp.Header.Add(f.name, e.expand(f.value))
 	}
 	chunks := e.chunks()
+	if r.gzip {
+		chunks = [][]byte{gzipped(bytes.Join(chunks, nil))}
+	}
 	if r.conditional && notModified(resp.Header, e.request.Header) {
 		resp.StatusCode = http.StatusNotModified
 		for _, name := range []string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Range"} {

@@ -21,6 +21,8 @@ import (
 //	hit_for_miss=D  targeted=NAME,...  pass_encoding=true  honour_reload=true
 //	query_drop=NAME,...  query_keep=NAME,...  query_sort=true
 //	key_header=NAME,...  key_cookie=NAME,...  purgers=PREFIX,...  purge_rules=N
+//	encode=true  encode_min=N  encode_events=true  encode_personal=true
+//	decode_ratio=N
 //
 // and for a rule:
 //
@@ -55,6 +57,14 @@ var errUnknown = errors.New("there is no such setting")
 
 func (c *config) set(s setting) error {
 	cache, query := &c.site.Cache, &c.site.Cache.Query
+	if strings.HasPrefix(s.key, "encode") && c.site.Encode == nil {
+		c.site.Encode = new(edge.Encode)
+	}
+	coding := c.site.Encode
+	if coding == nil {
+		coding = new(edge.Encode)
+	}
+	on := true
 	into := map[string]func(string) error{
 		"hosts":                words(&c.site.Hosts),
 		"node":                 text(&c.edge.Node),
@@ -80,6 +90,11 @@ func (c *config) set(s setting) error {
 		"query_sort":           truth(&query.Sort),
 		"key_header":           words(&cache.KeyHeaders),
 		"key_cookie":           words(&cache.KeyCookies),
+		"encode":               truth(&on),
+		"encode_min":           number(&coding.MinSize),
+		"encode_events":        truth(&coding.Events),
+		"encode_personal":      truth(&coding.Personal),
+		"decode_ratio":         number(&c.edge.Decode.Ratio),
 	}
 	read, ok := into[s.key]
 	if !ok {

@@ -79,7 +79,7 @@ func (x *exchange) printNew(a *answer, s show, c *cursor) []string {
 		c.heads, c.at = c.heads+1, h.at
 	}
 	if a.head != nil && !s.nobody && !a.head.own() {
-		lines = append(lines, a.printBody(c)...)
+		lines = append(lines, a.printBody(c, s.decode)...)
 	}
 	if !a.ended {
 		return lines
@@ -139,12 +139,16 @@ func (a *answer) after() string {
 }
 
 // printBody prints body bytes behind the cursor, and moves it.
-func (a *answer) printBody(c *cursor) []string {
+func (a *answer) printBody(c *cursor, decode bool) []string {
 	var lines []string
-	for c.pieces < len(a.body) {
-		p := a.body[c.pieces]
+	body := a.body
+	if decode {
+		body = decoded(strings.Join(values(a.head.fields, "Content-Encoding"), ","), body)
+	}
+	for c.pieces < len(body) {
+		p := body[c.pieces]
 		data := p.data[c.bytes:]
-		last := c.pieces == len(a.body)-1
+		last := c.pieces == len(body)-1
 		if len(data) > 0 {
 			if d := p.at.Sub(c.at); d > 0 {
 				lines = append(lines, fmt.Sprintf("%v later", d))

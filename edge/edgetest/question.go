@@ -13,14 +13,14 @@ const defaultClient = "192.0.2.1"
 
 // question is one request as a script words it:
 //
-//	get PATH [proto=1.0] [host=example.com] [from=192.0.2.1] [show=NAME,...] [chunked] [nobody]
+//	get PATH [proto=1.0] [host=example.com] [from=192.0.2.1] [show=NAME,...] [chunked] [nobody] [decode]
 //	Name: value
 //	| content
 //
 // host= (empty) sends no Host. {now+1h} in a value is that moment as a date;
 // {each de fr} gives the Nth of "many" clients the word N modulo their number.
 // Content gets a Content-Length unless "chunked" stands there. "nobody" leaves
-// the answer's body out of what is printed.
+// the answer's body out of what is printed, "decode" prints it decoded.
 type question struct {
 	method, target, proto, host, from string
 	fields                            []field
@@ -33,6 +33,7 @@ type question struct {
 type show struct {
 	fields []string
 	nobody bool
+	decode bool
 }
 
 func parseQuestion(a *args, input []string) (question, error) {
@@ -43,7 +44,7 @@ func parseQuestion(a *args, input []string) (question, error) {
 		from:   a.option("from", defaultClient),
 		show:   show{fields: a.list("show")},
 	}
-	q.chunked, q.show.nobody = a.flag("chunked"), a.flag("nobody")
+	q.chunked, q.show.nobody, q.show.decode = a.flag("chunked"), a.flag("nobody"), a.flag("decode")
 	switch {
 	case a.verb == "get" || a.verb == "head" || a.verb == "post":
 		q.method = strings.ToUpper(a.verb)

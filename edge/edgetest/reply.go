@@ -12,7 +12,7 @@ import (
 // reply is one answer of the origin as a script words it:
 //
 //	origin [METHOD] PATH [host=NAME] [when="Name: value"] [status=200] [delay=1s]
-//	       [length=none|close|N] [chunk-delay=1s] [size=N] [fault=KIND] [stall=0s]
+//	       [length=none|close|N] [chunk-delay=1s] [size=N] [gzip] [fault=KIND] [stall=0s]
 //	       [conditional] [ranges] [echo] [unannounced]
 //	Name: value
 //	hint 103 [1s]
@@ -27,7 +27,7 @@ import (
 // length=none sends the body chunked, close until the connection's end, N
 // declares that length whatever the body has. chunk-delay sends the body's
 // lines one by one, each so long after the one before; size makes a body of so
-// many bytes that tell their place. conditional answers 304 when the request's
+// many bytes that tell their place, gzip codes it. conditional answers 304 when the request's
 // condition says so, ranges 206 or 416 to a Range. echo, with status=101, sends
 // back what an upgraded connection brings. Trailers make the length none;
 // unannounced leaves out the Trailer field.
@@ -47,6 +47,7 @@ type reply struct {
 	ranges      bool
 	echo        bool
 	unannounced bool
+	gzip        bool
 	hints       []hint
 	fields      []field
 	trailers    []field
@@ -75,6 +76,7 @@ func parseAnswer(a *args, input []string) (*rule, error) {
 	rep := &reply{
 		length: a.option("length", ""), fault: a.option("fault", ""),
 		conditional: a.flag("conditional"), ranges: a.flag("ranges"), echo: a.flag("echo"), unannounced: a.flag("unannounced"),
+		gzip: a.flag("gzip"),
 	}
 	if !slices.Contains(faults, rep.fault) {
 		return nil, fmt.Errorf("there is no fault %s", rep.fault)

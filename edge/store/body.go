@@ -326,6 +326,10 @@ func (b *Body) narrow() {
 	}
 }
 
+// Passing reports whether the body is not kept whole: its bytes are given up
+// when all its readers have them.
+func (b *Body) Passing() bool { return !b.settled.Load() && b.windowed() }
+
 // windowed reports whether the body is not kept whole.
 func (b *Body) windowed() bool {
 	b.mu.Lock()

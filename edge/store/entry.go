@@ -18,6 +18,8 @@ type Object[M any] struct {
 	Meta M
 	// Body is the content; it may still grow while a fill is under way.
 	Body *Body
+	// Forms are the further bodies that may be made of Body; nil when none may.
+	Forms *Forms
 	// Selector is the normal form of the request fields that chose this
 	// variant, "" when the response has no Vary.
 	Selector string
@@ -71,7 +73,7 @@ func (o *Object[M]) Invalidate() { o.invalid.Store(true) }
 const entryOverhead = 800
 
 func (o *Object[M]) cost() int64 {
-	return entryOverhead + o.Overhead + 2*int64(len(o.Key)) + int64(len(o.Selector)) + o.Body.held()
+	return entryOverhead + o.Overhead + 2*int64(len(o.Key)) + int64(len(o.Selector)) + o.Body.held() + o.Forms.held()
 }
 
 // TryRenew reports whether the caller may refresh the object behind, and

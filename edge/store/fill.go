@@ -173,6 +173,15 @@ func (t *Seat[M]) Reader(off, length int64) *Reader {
 	return r
 }
 
+// Stand gives up the seat's right to a reader of the fill's object: a body
+// that is not kept whole must not wait for it.
+func (t *Seat[M]) Stand() {
+	if !t.took && !t.object.Body.settled.Load() {
+		t.took = true
+		t.object.Body.promised(nil)
+	}
+}
+
 // Leave gives up the seat; only the first call counts. The last to leave ends a fill that would not be
 // stored, and one too many of those that nobody waits for.
 func (t *Seat[M]) Leave() {
@@ -313,7 +322,9 @@ func (f *Fill[M]) Pump(r io.Reader, trailer func() any) error {
 		// The bytes move from the fill's account to the object's.
 		f.store.give(f.reserved)
 		f.reserved = 0
-		f.store.Publish(f.Claim, f.object)
+	}
+	if !f.keep.Load() || !f.store.Publish(f.Claim, f.object) {
+		f.object.Forms.leave(f.store.linger)
 	}
 	return nil
 }

@@ -325,7 +325,7 @@ func (s *Store[M]) Publish(c *Claim[M], o *Object[M]) bool {
 		e.setSlotsLocked(slices.Clone(e.variants()))
 		e.mu.Unlock()
 		s.resize(at)
-		old.Body.leave(s.linger)
+		old.leave(s.linger)
 		return true
 	}
 	s.addSlotUnlock(e, o)
@@ -401,7 +401,7 @@ func (s *Store[M]) leave(at *slot[M]) {
 	}
 	s.keeper.remove(&at.resident)
 	if o := at.object.Load(); o != nil {
-		o.Body.leave(s.linger)
+		o.leave(s.linger)
 	}
 }
 
@@ -445,7 +445,7 @@ func (s *Store[M]) evicted(r *resident) {
 	}
 	s.unlock(e)
 	if o := at.object.Load(); o != nil {
-		o.Body.leave(s.linger)
+		o.leave(s.linger)
 	}
 }
 
@@ -455,6 +455,9 @@ func (s *Store[M]) evicted(r *resident) {
 func (s *Store[M]) Refresh(c *Claim[M], old, fresh *Object[M]) bool {
 	c.mark(fresh)
 	fresh.Body, fresh.Selector = old.Body, old.Selector
+	if old.Forms != nil {
+		fresh.Forms = old.Forms
+	}
 	e := c.entry
 	e.mu.Lock()
 	if e.generation != c.generation || s.gone(old) {
