@@ -30,7 +30,7 @@ type Handler struct {
 	wait   sync.WaitGroup
 
 	codings [forms][]string // Content-Encoding of each
-	pace   pace // of refreshes that purges asked for
+	pace    pace            // of refreshes that purges asked for
 }
 
 // New returns a handler, to be closed. The error names every fault of the
