@@ -23,7 +23,7 @@ const (
 	maxDepth  = 32      // levels
 	maxMarks  = 100     // anchors, aliases, tags and "?" keys, all refused later
 	maxFaults = 100     // errors told at once
-	maxSecret = 64 << 10
+	maxSecret = 1 << 20 // of a file: value, as a list of redirects
 )
 
 // fault is one error of a configuration: where, what, and what to write instead.

@@ -50,9 +50,9 @@ import (
 
 const (
 	challengeField = "x-bot-challenge"
-	// mostRules and seenAgent bound what a request costs: each rule looks
-	// through that much of its User-Agent.
-	mostRules = 500
+	// What a request costs is bounded: by the rules, and by how much of its
+	// User-Agent is looked at.
+	mostRules = 1000
 	seenAgent = 512
 )
 
@@ -63,14 +63,15 @@ type rule struct {
 	net     netip.Prefix
 	country string
 	path    string
-	agent   string // in small letters
-	named   bool   // agent is a condition
+	named   bool   // User-Agent is a condition
+	agent   uint32 // what it has, of texts; 0: nothing at all
 }
 
 // rules are the configuration. They are read once, when a machine starts;
 // byNet and byPlace tell whether any has such a condition.
 var (
 	rules          []rule
+	texts          agents // of User-Agent, in small letters
 	byNet, byPlace bool
 )
 
@@ -78,7 +79,13 @@ var (
 func main() {}
 
 //go:wasmexport proxy_on_configure
-func configure(_, _ uint32) bool { return guest.Configure(add) }
+func configure(_, _ uint32) bool {
+	if !guest.Configure(add) {
+		return false
+	}
+	texts.link()
+	return true
+}
 
 // add takes one line of the configuration.
 func add(line string) error {
@@ -96,7 +103,12 @@ func add(line string) error {
 	}
 	for conditions != "" {
 		if agent, ok := strings.CutPrefix(conditions, "ua="); ok {
-			r.agent, r.named = strings.ToLower(agent), true
+			if len(agent) > seenAgent {
+				return errors.New("the text is longer than what is looked at, " + strconv.Itoa(seenAgent) + " bytes")
+			}
+			if r.named = true; agent != "" {
+				r.agent = texts.add(strings.ToLower(agent))
+			}
 			break
 		}
 		var one string
@@ -105,9 +117,6 @@ func add(line string) error {
 			return err
 		}
 		conditions = strings.TrimSpace(conditions)
-	}
-	if r.named && len(r.agent) > seenAgent {
-		return errors.New("the text is longer than what is looked at, " + strconv.Itoa(seenAgent) + " bytes")
 	}
 	byNet = byNet || r.net.IsValid()
 	byPlace = byPlace || r.asn != 0 || r.country != ""
@@ -153,7 +162,7 @@ func (r *rule) condition(text string) error {
 type client struct {
 	asn           int64
 	country, path string
-	agent         string // in small letters, as much as is looked at
+	silent        bool // it has no User-Agent
 	address       netip.Addr
 }
 
@@ -162,8 +171,9 @@ func request(_, _, _ uint32) uint32 {
 	guest.Request.Remove(challengeField) // only this function says it
 	var c client
 	c.path, _ = guest.Target()
-	c.agent = guest.Request.Value("user-agent")
-	c.agent = strings.ToLower(c.agent[:min(len(c.agent), seenAgent)])
+	agent := guest.Request.Value("user-agent")
+	c.silent = agent == ""
+	texts.search(strings.ToLower(agent[:min(len(agent), seenAgent)]))
 	if byNet {
 		c.address = address()
 	}
@@ -192,7 +202,7 @@ func (r *rule) holds(c *client) bool {
 		(r.country == "" || r.country == c.country) &&
 		strings.HasPrefix(c.path, r.path) &&
 		(!r.net.IsValid() || r.net.Contains(c.address)) &&
-		(!r.named || r.agent == "" && c.agent == "" || r.agent != "" && strings.Contains(c.agent, r.agent))
+		(!r.named || r.agent == 0 && c.silent || r.agent != 0 && texts.found(r.agent))
 }
 
 // address is the client's: by the word of trusted proxies where the node has
