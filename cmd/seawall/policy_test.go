@@ -27,6 +27,9 @@ var uses = map[string]string{
 	"wasm/examples/exampletest": "wasm wasm/abi",
 	"wasm/examples/abtest":      "wasm/examples/guest",
 	"wasm/examples/bots":        "wasm/examples/guest",
+	"wasm/examples/geo":         "wasm/examples/guest",
+	"wasm/examples/jwt":         "wasm/examples/guest",
+	"wasm/examples/signedurl":   "wasm/examples/guest",
 	"wasm/examples/headers":     "wasm/examples/guest",
 	"wasm/examples/redirects":   "wasm/examples/guest",
 }
