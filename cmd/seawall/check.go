@@ -102,27 +102,39 @@ func (s *settings) tryFunctions() (absent []error, err error) {
 	list := &faults{file: s.path}
 	for i := range s.Functions {
 		f := &s.Functions[i]
-		if f.File == "" {
-			continue
-		}
-		source, err := readModule(f.File)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-			absent = append(absent, err)
-			continue
-		}
-		if err == nil {
-			var made *wasm.Function
-			if made, err = host.Load(context.Background(), f.spec(f.Name, source)); err == nil {
-				made.Close()
-				continue
+		try := func(file, of string, o functionOptions) {
+			switch err := tryFunction(host, f.Name, file, o); {
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+				absent = append(absent, err)
+			case err != nil:
+				list.list = append(list.list, fault{f.line, f.column, of + strings.TrimPrefix(err.Error(), "wasm: ")})
 			}
 		}
-		list.list = append(list.list, fault{f.line, f.column, strings.TrimPrefix(err.Error(), "wasm: ")})
+		if f.File != "" {
+			try(f.File, "", f.functionOptions)
+		}
+		if w, _, ok := f.wanted(nil); ok {
+			try(w.file, "the candidate of ", w.options)
+		}
 	}
 	if len(list.list) > 0 {
 		return absent, list
 	}
 	return absent, nil
+}
+
+// tryFunction loads a module.
+func tryFunction(host *wasm.Host, name, file string, o functionOptions) error {
+	source, err := readModule(file)
+	if err != nil {
+		return err
+	}
+	made, err := host.Load(context.Background(), o.spec(name, source))
+	if err != nil {
+		return err
+	}
+	made.Close()
+	return nil
 }
 
 // tryCertificates reads every certificate that is here. Those that are not, or

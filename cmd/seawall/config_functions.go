@@ -19,6 +19,7 @@ import (
 type functionSettings struct {
 	Name, File string
 	functionOptions
+	Candidate    candidateSettings
 	line, column int // of the name
 }
 
@@ -29,6 +30,7 @@ type functionOptions struct {
 	OnError          wasm.OnError
 	Limits           wasm.Limits // 0 is wasm's own default
 	Upstreams        []string    // nil is none
+	shadow           bool        // it runs behind requests
 }
 
 // upstreamSettings are a target of functions' own calls.
@@ -65,6 +67,8 @@ func functionKeys() []key[functionSettings] {
 			meaning: "what it is held to"},
 		{name: "upstreams", takes: many("a name of upstreams", parseFunctionName, func(s *s) *[]string { return &s.Upstreams }),
 			meaning: "the upstreams that it may call; without it, none"},
+		{name: "candidate", takes: section(candidateKeys, func(s *s) *candidateSettings { return &s.Candidate }),
+			meaning: "another version of it, for some of the requests or in the shadow of them"},
 	}
 	for _, o := range functionWords() {
 		keys = append(keys, key[s]{name: o.name, def: o.def, meaning: o.meaning,
@@ -365,6 +369,7 @@ func checkFunctions(d *decoder, root ast.Node, s *settings) {
 			}
 			d.fail(upstreams.Values[j], "no upstream is named %q; add it to upstreams, with its url", name)
 		}
+		f.checkCandidate(d, root, s)
 	}
 	sites, _ := child(root, "sites").(*ast.SequenceNode)
 	if sites == nil {

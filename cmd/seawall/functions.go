@@ -65,17 +65,20 @@ type functionSet struct {
 // member is a function in a set, and where it came from.
 type member struct {
 	*loaded
-	why    string  // it cannot run; it is closed then, so that its sites fail closed
-	upload *upload // nil when it is the configuration's
-	file   string
+	why       string  // it cannot run; it is closed then, so that its sites fail closed
+	upload    *upload // nil when it is the configuration's
+	file      string
+	candidate *member // another version, for some requests; nil is none
+	rollout   rollout // of a candidate
 }
 
 // wanted is what a member is to be made of.
 type wanted struct {
-	name    string
-	file    *functionSettings // nil when the configuration does not have it
-	upload  *upload           // nil when none was uploaded
-	options functionOptions
+	name      string
+	file      string  // the configuration's; "" is none
+	upload    *upload // nil when none was uploaded
+	options   functionOptions
+	candidate bool
 }
 
 // openFunctions reads what was uploaded before. d may keep nothing.
@@ -105,15 +108,16 @@ func (fs *functions) resolve(s *settings, uploads map[string]*upload, old *funct
 	var list []fault
 	for i := range s.Functions {
 		f := &s.Functions[i]
-		if err := fs.add(set, s, wanted{f.Name, f, uploads[f.Name], f.functionOptions}, old, reread); err != nil {
+		if err := fs.add(set, s, f, uploads, old, reread); err != nil {
 			list = append(list, fault{f.line, f.column, err.Error()})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(uploads)) {
-		if s.function(name) != nil {
+		name, _ = strings.CutSuffix(name, candidateSuffix)
+		if s.function(name) != nil || set.members[name] != nil {
 			continue
 		}
-		if err := fs.add(set, s, wanted{name: name, upload: uploads[name]}, old, reread); err != nil {
+		if err := fs.add(set, s, &functionSettings{Name: name}, uploads, old, reread); err != nil {
 			list = append(list, fault{text: err.Error()})
 		}
 	}
@@ -124,37 +128,58 @@ func (fs *functions) resolve(s *settings, uploads map[string]*upload, old *funct
 	return set, nil
 }
 
-// add makes a member of set.
-func (fs *functions) add(set *functionSet, s *settings, w wanted, old *functionSet, reread bool) error {
-	var before *member
+// add makes a member of set, with its candidate.
+func (fs *functions) add(set *functionSet, s *settings, f *functionSettings, uploads map[string]*upload, old *functionSet, reread bool) error {
+	var before, tried *member
 	if old != nil {
-		before = old.members[w.name]
+		if before = old.members[f.Name]; before != nil {
+			tried = before.candidate
+		}
 	}
+	w := wanted{name: f.Name, file: f.File, upload: uploads[f.Name], options: f.functionOptions}
+	if w.upload != nil && tried != nil && tried.why == "" && before.sum != w.upload.SHA256 && tried.sum == w.upload.SHA256 {
+		before = tried // it is promoted, and runs on
+	}
+	m, err := fs.proven(s, w, before, reread)
+	if err != nil {
+		return err
+	}
+	set.members[f.Name] = m
+	if w, by, ok := f.wanted(uploads[f.Name+candidateSuffix]); ok {
+		if m.candidate, err = fs.proven(s, w, tried, reread); err != nil {
+			return err
+		}
+		m.candidate.rollout = by
+	}
+	return nil
+}
+
+// proven is member, but for uploads that worked once.
+func (fs *functions) proven(s *settings, w wanted, before *member, reread bool) (*member, error) {
 	m, err := fs.member(s, w, before, reread)
 	if err == nil {
-		set.members[w.name] = m
-		return nil
+		return m, nil
 	}
 	// What was uploaded and does not work any more must not keep the node
 	// from starting. Once it worked, it must not be lost to a reload.
+	if w.candidate {
+		err = fmt.Errorf("the candidate of %w", err)
+	}
 	if w.upload == nil || w.upload.unproven || before != nil && before.why == "" {
-		return err
+		return nil, err
 	}
-	fs.log.Error("an uploaded function cannot run: its sites answer 503 until it is uploaded again or removed", "function", w.name, "error", err)
-	m, err = fs.absent(s, w, err.Error())
-	if err == nil {
-		set.members[w.name] = m
+	what := "an uploaded function cannot run: its sites answer 503 until it is uploaded again or removed"
+	if w.candidate {
+		what = "an uploaded candidate cannot run: no request is its"
 	}
-	return err
+	fs.log.Error(what, "function", w.name, "error", err)
+	return fs.absent(s, w, err.Error())
 }
 
 // member takes over before, if it is made of the same, or loads a function.
 // Without reread, a file of the configuration is taken to be as it was.
 func (fs *functions) member(s *settings, w wanted, before *member, reread bool) (*member, error) {
-	m := &member{upload: w.upload}
-	if w.file != nil {
-		m.file = w.file.File
-	}
+	m := &member{upload: w.upload, file: w.file}
 	if before != nil && before.why != "" && before.upload == w.upload && before.file == m.file && !reread {
 		m.why = before.why
 		return fs.share(m, before), nil
@@ -188,7 +213,11 @@ func (fs *functions) member(s *settings, w wanted, before *member, reread bool) 
 	if alike && before.sum == sum {
 		return fs.share(m, before), nil
 	}
-	m.loaded, err = fs.load(on, w.name, source, sum, w.options)
+	version := ""
+	if w.candidate {
+		version = sum[:8]
+	}
+	m.loaded, err = fs.load(on, w.name, version, source, sum, w.options)
 	return m, err
 }
 
@@ -206,7 +235,7 @@ func (w *wanted) module() ([]byte, error) {
 	if w.upload != nil {
 		return w.upload.read()
 	}
-	return readModule(w.file.File)
+	return readModule(w.file)
 }
 
 // readModule reads a module's file. It must be a regular one: a pipe might
@@ -265,9 +294,11 @@ func newHost(upstreams []upstreamSettings, cache string, log *slog.Logger) (*was
 	return wasm.NewHost(o)
 }
 
-// load makes a function for one set.
-func (fs *functions) load(on *engine, name string, source []byte, sum string, o functionOptions) (*loaded, error) {
-	f, err := on.host.Load(context.Background(), o.spec(name, source))
+// load makes a function for one set. version is for its log lines.
+func (fs *functions) load(on *engine, name, version string, source []byte, sum string, o functionOptions) (*loaded, error) {
+	spec := o.spec(name, source)
+	spec.Version = version
+	f, err := on.host.Load(context.Background(), spec)
 	if err != nil {
 		return nil, errors.New(strings.TrimPrefix(err.Error(), "wasm: "))
 	}
@@ -281,7 +312,7 @@ func (fs *functions) load(on *engine, name string, source []byte, sum string, o 
 func (o *functionOptions) spec(name string, source []byte) wasm.Spec {
 	return wasm.Spec{
 		Name: name, Source: source, Config: []byte(o.Config), VMConfig: []byte(o.VMConfig), Mode: o.Mode, OnError: o.OnError,
-		Limits: o.Limits, Upstreams: o.Upstreams,
+		Limits: o.Limits, Upstreams: o.Upstreams, Shadow: o.shadow,
 	}
 }
 
@@ -292,16 +323,12 @@ func (fs *functions) absent(s *settings, w wanted, why string) (*member, error) 
 	if err != nil {
 		return nil, err
 	}
-	l, err := fs.load(on, w.name, idleModule(), "", functionOptions{})
+	l, err := fs.load(on, w.name, "", idleModule(), "", functionOptions{})
 	if err != nil {
 		return nil, err
 	}
 	l.Close()
-	m := &member{loaded: l, why: why, upload: w.upload}
-	if w.file != nil {
-		m.file = w.file.File
-	}
-	return m, nil
+	return &member{loaded: l, why: why, upload: w.upload, file: w.file}, nil
 }
 
 // idleModule is an http-wasm guest that lets every request pass:
@@ -317,16 +344,23 @@ func idleModule() []byte {
 }
 
 // chain is the functions of these names, nil for none; to be closed. A name
-// that the set does not have cannot be: resolve has seen it.
-func (set *functionSet) chain(names []string) *wasm.Chain {
+// that the set does not have cannot be: resolve has seen it. At the origin's
+// side candidates run in the shadow alone: what one made for one client would
+// be stored for all.
+func (set *functionSet) chain(names []string, origin bool) *wasm.Chain {
 	if len(names) == 0 {
 		return nil
 	}
-	list := make([]*wasm.Function, 0, len(names))
+	list := make([]wasm.Attached, 0, len(names))
 	for _, name := range names {
-		list = append(list, set.members[name].Function)
+		m := set.members[name]
+		a := wasm.Attached{Function: m.Function}
+		if c := m.candidate; c != nil && (c.rollout.Shadow || !origin) {
+			a.Candidate, a.Percent, a.Cookie = c.Function, c.rollout.Percent, c.rollout.cookie()
+		}
+		list = append(list, a)
 	}
-	return wasm.NewChain(list)
+	return wasm.NewRollout(list)
 }
 
 // close gives up the set's part in its functions.
@@ -336,9 +370,14 @@ func (set *functionSet) close() {
 	}
 	set.of.mu.Lock()
 	defer set.of.mu.Unlock()
-	for _, m := range set.members {
+	leave := func(m *member) {
 		if m.users--; m.users == 0 {
 			m.Close()
+		}
+	}
+	for _, m := range set.members {
+		if leave(m); m.candidate != nil {
+			leave(m.candidate)
 		}
 	}
 	set.of.pruneLocked()
@@ -370,7 +409,7 @@ func (fs *functions) pruneLocked() {
 			if s.Machines > 0 {
 				return false
 			}
-			if fs.set != nil && fs.set.members[l.name] != nil {
+			if fs.set != nil && fs.set.members[l.name] != nil && !l.options.shadow {
 				if fs.past[l.name] == nil {
 					fs.past[l.name] = new(tally)
 				}
@@ -425,7 +464,8 @@ func (t *tally) add(s *wasm.Stats) {
 	t.BreakerOpen += s.BreakerOpen
 }
 
-// figures are the counters of every name in use, of all functions that had it.
+// figures are the counters of every name in use, of all functions that had it,
+// candidates too; not of shadows, which serve no requests.
 func (fs *functions) figures() map[string]wasm.Stats {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -442,7 +482,7 @@ func (fs *functions) figures() map[string]wasm.Stats {
 	for _, e := range fs.engines {
 		for _, l := range e.loaded {
 			sum := sums[l.name]
-			if sum == nil {
+			if sum == nil || l.options.shadow {
 				continue
 			}
 			s := l.Stats()

@@ -30,7 +30,21 @@ func (n *node) listFunctions() []admin.Function {
 // generation, or it is not put to use yet.
 func (g *generation) describe(name string) admin.Function {
 	m := g.functions.members[name]
-	f := admin.Function{Name: name, Why: m.why, File: m.file, Sites: g.settings.users(name)}
+	f := m.describe(name)
+	f.Sites, f.Percent = g.settings.users(name), 100
+	if c := m.candidate; c != nil {
+		other := c.describe(name)
+		other.Percent, other.By, other.Shadow = c.rollout.Percent, c.rollout.By, c.rollout.Shadow
+		if !other.Shadow && other.Why == "" {
+			f.Percent -= other.Percent
+		}
+		f.Candidate = &other
+	}
+	return f
+}
+
+func (m *member) describe(name string) admin.Function {
+	f := admin.Function{Name: name, Why: m.why, File: m.file}
 	if m.upload != nil {
 		f.Uploaded, f.At, f.File = true, m.upload.At, ""
 	}
@@ -38,6 +52,7 @@ func (g *generation) describe(name string) admin.Function {
 		return f
 	}
 	f.SHA256, f.Size, f.ABI, f.Upstreams, f.Stats = m.sum, m.size, m.ABI(), m.options.Upstreams, m.Stats()
+	f.ShadowStats, _ = m.Function.Shadow()
 	f.Mode, f.OnError = "shared", "closed"
 	if m.Mode() == wasm.ModeReset {
 		f.Mode = "reset"
@@ -77,8 +92,14 @@ func (n *node) putFunction(_ context.Context, in admin.FunctionUpload) (admin.Fu
 	}
 	old := n.current.Load()
 	u := &upload{Name: in.Name, SHA256: hashOf(in.Module), Size: len(in.Module), At: time.Now().UTC(), Settings: in.Settings, module: in.Module, unproven: true}
+	if bad := u.cutRollout(); len(bad) > 0 {
+		return none, false, badUpload(bad...)
+	}
 	if bad := u.apply(old.settings, new(functionOptions)); len(bad) > 0 {
 		return none, false, badUpload(bad...)
+	}
+	if u.Rollout != nil {
+		return n.putCandidate(u, old)
 	}
 	was := n.functions.uploads[in.Name]
 	if was == nil && len(n.functions.uploads) >= maxUploaded {
@@ -87,23 +108,35 @@ func (n *node) putFunction(_ context.Context, in admin.FunctionUpload) (admin.Fu
 	if was.same(u) && old.functions.members[in.Name].why == "" && n.functions.kept.whole(was) {
 		return old.describe(in.Name), false, nil
 	}
+	if n.functions.uploads[in.Name+candidateSuffix] != nil {
+		return none, false, candidateStands()
+	}
 	uploads := maps.Clone(n.functions.uploads)
 	uploads[in.Name] = u
 	g, err := n.build(old.settings, old, uploads, false)
 	if err != nil {
 		return none, false, refused(err, in.Module)
 	}
-	if err := n.functions.kept.keep(u, in.Module); err != nil {
-		return none, false, fmt.Errorf("function %s: not kept: %w", in.Name, errors.Join(err, n.discard(g)))
-	}
-	u.unproven = false
-	if *n.functions.kept != "" {
-		u.module = nil
+	if err := n.keep(u, in.Module, g); err != nil {
+		return none, false, err
 	}
 	n.functions.uploads = uploads
 	n.swap(g, old)
 	n.log.Info("function in use", "function", in.Name, "sha256", u.SHA256, "bytes", u.Size)
 	return g.describe(in.Name), was == nil, nil
+}
+
+// keep puts u on disk before g, which has it, is put to use. On an error g is
+// gone.
+func (n *node) keep(u *upload, module []byte, g *generation) error {
+	if err := n.functions.kept.keep(u, module); err != nil {
+		return fmt.Errorf("function %s: not kept: %w", u.Name, errors.Join(err, n.discard(g)))
+	}
+	u.unproven = false
+	if *n.functions.kept != "" {
+		u.module = nil
+	}
+	return nil
 }
 
 // same reports whether u and o are made of the same.
@@ -150,6 +183,9 @@ func (n *node) removeFunction(_ context.Context, name string) error {
 			return &admin.FunctionError{Status: http.StatusNotFound, Detail: "There is no function of this name."}
 		}
 		return &admin.FunctionError{Status: http.StatusConflict, Detail: "Nothing was uploaded of this name: the function is the configuration's, and is removed there."}
+	}
+	if n.functions.uploads[name+candidateSuffix] != nil {
+		return candidateStands()
 	}
 	if sites := old.settings.users(name); len(sites) > 0 && (file == nil || file.File == "") {
 		return &admin.FunctionError{Status: http.StatusConflict,

@@ -34,6 +34,8 @@ type upload struct {
 	// Settings are those that the call gave, as it gave them. What it did not
 	// give is the configuration's.
 	Settings map[string][]string `json:"settings"`
+	// Rollout is a candidate's.
+	Rollout *rollout `json:"rollout,omitempty"`
 
 	module   []byte // when there is no folder, or before it is kept
 	path     string // of the module, when there is
@@ -94,7 +96,7 @@ func (u *upload) apply(s *settings, o *functionOptions) (bad []*purge.FieldError
 
 // uploadSettings are the names that apply knows.
 func uploadSettings() []string {
-	names := []string{"config", "vm_config", "upstreams"}
+	names := []string{"config", "vm_config", "upstreams", "rollout", "by", "shadow"}
 	for _, o := range functionWords() {
 		names = append(names, o.name)
 	}
@@ -128,7 +130,7 @@ func uploadSetting(name string) (set func(string, *functionOptions) error, kind 
 // uploadFolder is where uploads are kept; "" is nowhere.
 //
 // A function is two files, and the record is the one that counts: it has the
-// module's hash. A new module is written beside the old as NAME.new.wasm, then
+// module's hash. A candidate is two more, NAME.candidate.json and .wasm. A new module is written beside the old as NAME.new.wasm, then
 // the record, then the module takes its name. Wherever that ends, the record
 // leads to a module that is whole.
 type uploadFolder string
@@ -148,22 +150,28 @@ func openUploads(dir string, log *slog.Logger) (*uploadFolder, map[string]*uploa
 	}
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), ".json")
-		if _, err := parseFunctionName(name); !ok || err != nil {
+		base, candidate := strings.CutSuffix(name, candidateSuffix)
+		if _, err := parseFunctionName(base); !ok || err != nil {
 			continue
 		}
 		u := folder.open(name)
+		if u.broken == nil && candidate != (u.Rollout != nil) {
+			u.broken = errors.New("a record of a candidate that is none")
+		}
 		if u.broken != nil {
 			log.Error("an uploaded function cannot be read", "function", name, "error", u.broken)
 		}
 		all[name] = u
 	}
-	temporary := regexp.MustCompile(`^[a-z0-9_-]+\.(new\.)?(json|wasm)\.\d+$`)
+	folder.settle(all, log)
+	temporary := regexp.MustCompile(`^[a-z0-9_-]+(\.candidate)?\.(new\.)?(json|wasm)\.\d+$`)
+	module := regexp.MustCompile(`^([a-z0-9_-]+(\.candidate)?)(\.new)?\.wasm$`)
 	for _, e := range entries {
-		name, rest, _ := strings.Cut(e.Name(), ".")
-		orphan := (rest == "wasm" || rest == "new.wasm") && all[name] == nil
+		of := module.FindStringSubmatch(e.Name())
+		orphan := of != nil && all[of[1]] == nil
 		if e.Type().IsRegular() && (orphan || temporary.MatchString(e.Name())) {
 			log.Warn("what an interrupted upload has left is removed", "file", e.Name())
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, nil, err
 			}
 		}

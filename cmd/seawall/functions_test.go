@@ -668,6 +668,8 @@ func TestCheckOfFunctions(t *testing.T) {
 	}{
 		{"good", "functions: {f: {file: '" + good + "'}}\n" + site, nil, 0, "OK, 1 site"},
 		{"refused", "functions:\n  f: {file: '" + bad + "'}\n" + site, nil, 1, "c.yaml:2:3: function f: it imports"},
+		{"a candidate refused", "functions:\n  f: {file: '" + good + "', candidate: {file: '" + bad + "', percent: 1}}\n" + site, nil, 1, "c.yaml:2:3: the candidate of function f: it imports"},
+		{"a candidate not there", "functions: {f: {file: '" + good + "', candidate: {file: /nope.wasm, percent: 1}}}\n" + site, nil, 0, "a function was not looked at"},
 		{"not there", "functions: {f: {file: /nope.wasm}}\n" + site, nil, 0, "a function was not looked at"},
 		{"a folder", "functions: {f: {file: /}}\n" + site, nil, 1, "is not a regular file"},
 		{"to be uploaded", "functions: {f: {}}\n" + site, nil, 0, "OK, 1 site"},

@@ -95,8 +95,8 @@ func (g *generation) retire() error {
 }
 
 // chain is chain of the set, closed with the generation.
-func (g *generation) chain(names []string) *wasm.Chain {
-	c := g.functions.chain(names)
+func (g *generation) chain(names []string, origin bool) *wasm.Chain {
+	c := g.functions.chain(names, origin)
 	if c != nil {
 		g.chains = append(g.chains, c)
 	}

@@ -118,7 +118,7 @@ func (n *node) build(s *settings, old *generation, uploads map[string]*upload, r
 		if err != nil {
 			return g, err
 		}
-		one.Viewer, one.OriginFunctions = g.chain(site.Functions.Viewer), g.chain(site.Functions.Origin)
+		one.Viewer, one.OriginFunctions = g.chain(site.Functions.Viewer, false), g.chain(site.Functions.Origin, true)
 		config.Sites = append(config.Sites, one)
 	}
 	if err := g.openAccess(s.Log, n.t); err != nil {
@@ -194,6 +194,7 @@ func (n *node) bindAdmin(s *settings) error {
 		},
 		Functions: admin.Functions{
 			List: n.listFunctions, Put: n.putFunction, Remove: n.removeFunction, Figures: n.functions.figures, MaxModule: maxModule,
+			Roll: n.rollFunction, Promote: n.promoteFunction, Rollback: n.rollbackFunction,
 		},
 	})
 	if err != nil {

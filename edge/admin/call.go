@@ -69,6 +69,9 @@ func routes() []route {
 		{"GET", "/v1/functions/{name}", ScopeRead | ScopeFunctions, native, false, false, getFunction},
 		{"PUT", "/v1/functions/{name}", ScopeFunctions, native, true, false, putFunction},
 		{"DELETE", "/v1/functions/{name}", ScopeFunctions, native, true, false, deleteFunction},
+		{"POST", "/v1/functions/{name}/rollout", ScopeFunctions, native, true, false, rollCandidate},
+		{"POST", "/v1/functions/{name}/promote", ScopeFunctions, native, true, false, promoteCandidate},
+		{"POST", "/v1/functions/{name}/rollback", ScopeFunctions, native, true, false, rollBack},
 
 		{"GET", "/v1/origins", ScopeRead, native, false, false, listOrigins},
 		{"POST", "/v1/origins/{name}/drain", ScopeAdmin, native, true, false, drainOrigin},

@@ -28,6 +28,12 @@ type Functions struct {
 	Put func(ctx context.Context, u FunctionUpload) (f Function, created bool, err error)
 	// Remove takes an uploaded module away. Errors may be *FunctionError.
 	Remove func(ctx context.Context, name string) error
+	// Roll changes which requests the uploaded candidate of a function gets,
+	// Promote makes it the function itself, and Rollback takes it away; each at
+	// once and for good. Errors may be *FunctionError; then everything is as it
+	// was.
+	Roll              func(ctx context.Context, name string, r Rollout) (Function, error)
+	Promote, Rollback func(ctx context.Context, name string) (Function, error)
 	// Figures are counters by name, of all modules that had it.
 	Figures func() map[string]wasm.Stats
 	// MaxModule is the largest module, in bytes.
@@ -53,6 +59,24 @@ type Function struct {
 	Sites []string
 	// Stats are of this module, since it was loaded.
 	Stats wasm.Stats
+	// Percent of the requests are this version's.
+	Percent float64
+	// Candidate is another version of it, which has none of its own; nil is
+	// none.
+	Candidate *Function
+	// By is what chooses a candidate's requests: "address" or "cookie:NAME".
+	By string
+	// Shadow tells a candidate that runs on copies of them, of which
+	// ShadowStats tell.
+	Shadow      bool
+	ShadowStats wasm.ShadowStats
+}
+
+// Rollout changes which requests a candidate gets; what is nil stays.
+type Rollout struct {
+	Percent *float64
+	By      *string
+	Shadow  *bool
 }
 
 // FunctionUpload is a module to be run from now on.
@@ -105,6 +129,19 @@ type (
 		Upstreams  []string   `json:"upstreams"`
 		Sites      []string   `json:"sites"`
 		Stats      *runBody   `json:"stats,omitempty"`
+
+		Percent     float64       `json:"percent"`
+		Candidate   *functionBody `json:"candidate,omitempty"`
+		By          string        `json:"by,omitempty"`
+		Shadow      bool          `json:"shadow,omitempty"`
+		ShadowStats *shadowBody   `json:"shadow_stats,omitempty"`
+	}
+	shadowBody struct {
+		Requests    int64            `json:"requests"`
+		Different   int64            `json:"different"`
+		Dropped     int64            `json:"dropped"`
+		Refused     int64            `json:"calls_refused"`
+		Differences map[string]int64 `json:"differences"` // by kind
 	}
 	runBody struct {
 		Stages      map[string]stageBody `json:"stages"` // those that it ran at
@@ -183,6 +220,13 @@ func showFunction(f *Function) functionBody {
 	b := functionBody{
 		Name: f.Name, State: "loaded", Detail: f.Why, Source: "file", File: f.File, SHA256: f.SHA256, Size: f.Size, ABI: f.ABI,
 		Mode: f.Mode, OnError: f.OnError, Upstreams: append([]string{}, f.Upstreams...), Sites: append([]string{}, f.Sites...),
+		Percent: f.Percent, By: f.By, Shadow: f.Shadow,
+	}
+	if f.Candidate != nil {
+		candidate := *f.Candidate
+		candidate.Sites = f.Sites
+		b.Candidate = new(functionBody)
+		*b.Candidate = showFunction(&candidate)
 	}
 	if f.Uploaded {
 		b.Source, b.UploadedAt = "api", &f.At
@@ -204,6 +248,11 @@ func showFunction(f *Function) functionBody {
 		traps := map[string]int64{}
 		maps.Copy(traps, stage.Traps)
 		b.Stats.Stages[wasm.StageNames()[i]] = stageBody{stage.Calls, stage.Duration.Seconds(), stage.Fuel, traps}
+	}
+	if f.Shadow {
+		s := &f.ShadowStats
+		b.ShadowStats = &shadowBody{s.Runs, s.Different, s.Dropped, s.Refused, map[string]int64{}}
+		maps.Copy(b.ShadowStats.Differences, s.Kinds)
 	}
 	return b
 }
@@ -325,40 +374,4 @@ func (c *call) functionFailed(err error) {
 	}
 	c.h.Log.Error("function", "error", err)
 	c.fail(http.StatusInternalServerError, "The function was left as it was; the node's log says why.")
-}
-
-// functions sends what each function did. Names are the operator's, stages and
-// kinds words of ours.
-func (s *sink) functions(h *Handler) {
-	if h.Functions.Figures == nil {
-		return
-	}
-	for name, f := range h.Functions.Figures() {
-		for i, stage := range f.Stages {
-			if stage.Calls == 0 && len(stage.Traps) == 0 {
-				continue
-			}
-			labels := []string{"function", name, "stage", wasm.StageNames()[i]}
-			s.counter("function_calls_total", "Callbacks of the function.", uint64(stage.Calls), labels...)
-			s.counter("function_fuel_total", "What they cost, about a third of a nanosecond each.", uint64(stage.Fuel), labels...)
-			s.summary("function_duration_seconds", "How long they took.", uint64(stage.Calls), stage.Duration.Seconds(), labels...)
-			total := int64(0)
-			for _, n := range stage.Traps {
-				total += n
-			}
-			s.counter("function_traps_total", "Callbacks that were stopped, and requests that it could not serve.", uint64(total), labels...)
-			for kind, n := range stage.Traps {
-				s.counter("function_failures_total", "The same by kind.", uint64(n), append(slices.Clone(labels), "kind", kind)...)
-			}
-		}
-		open := 0.0
-		if f.Breaker != "closed" {
-			open = 1
-		}
-		s.gauge("function_instances", "Machines of the function.", float64(f.Machines), "function", name)
-		s.gauge("function_memory_bytes", "Their linear memories.", float64(f.Memory), "function", name)
-		s.gauge("function_breaker_open", "1 while it is not run because it failed too often.", open, "function", name)
-		s.counter("function_log_dropped_total", "Log lines of the guest over its limit.", uint64(f.LogDropped), "function", name)
-		s.counter("function_responses_passed_total", "Responses that were too large for it to buffer.", uint64(f.Passed), "function", name)
-	}
 }

@@ -29,6 +29,8 @@ type fakeFunctions struct {
 	mu      sync.Mutex
 	put     []FunctionUpload // guarded by mu
 	removed []string         // guarded by mu
+	rolled  []rolled         // guarded by mu
+	other   *Function        // the candidate of one
 	logged  bytes.Buffer     // guarded by mu
 	err     error
 }
@@ -44,6 +46,7 @@ func (n *fakeFunctions) handler(t *testing.T, a Access) *Handler {
 	one := Function{Name: "one", SHA256: "abc", Size: 7, ABI: "http-wasm", Mode: "reset", OnError: "open", Uploaded: true, At: time.Unix(1e9, 0).UTC(), Sites: []string{"a", "b"}}
 	one.Stats.Breaker, one.Stats.Machines = "open", 2
 	one.Stats.Stages[0] = wasm.StageStats{Calls: 5, Duration: time.Second, Fuel: 9, Traps: map[string]int64{"cpu": 2, "busy": 1}}
+	one.Percent, one.Candidate = 100, n.other
 	h := newHandler(t, Config{
 		Log: slog.New(slog.NewTextHandler(n, nil)),
 		Functions: Functions{
@@ -61,6 +64,24 @@ func (n *fakeFunctions) handler(t *testing.T, a Access) *Handler {
 				defer n.mu.Unlock()
 				n.removed = append(n.removed, name)
 				return n.err
+			},
+			Roll: func(_ context.Context, name string, r Rollout) (Function, error) {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				n.rolled = append(n.rolled, rolled{name, "roll", r})
+				return one, n.err
+			},
+			Promote: func(_ context.Context, name string) (Function, error) {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				n.rolled = append(n.rolled, rolled{name, "promote", Rollout{}})
+				return one, n.err
+			},
+			Rollback: func(_ context.Context, name string) (Function, error) {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				n.rolled = append(n.rolled, rolled{name, "rollback", Rollout{}})
+				return one, n.err
 			},
 			Figures:   func() map[string]wasm.Stats { return map[string]wasm.Stats{"one": one.Stats} },
 			MaxModule: 100,
@@ -148,7 +169,7 @@ func TestFunctionUploadIsAsSent(t *testing.T) {
 // A node without functions says so.
 func TestNoFunctions(t *testing.T) {
 	h := newHandler(t, Config{})
-	for _, c := range [][2]string{{"GET", ""}, {"GET", "/a"}, {"PUT", "/a"}, {"DELETE", "/a"}} {
+	for _, c := range [][2]string{{"GET", ""}, {"GET", "/a"}, {"PUT", "/a"}, {"DELETE", "/a"}, {"POST", "/a/rollout"}, {"POST", "/a/promote"}, {"POST", "/a/rollback"}} {
 		if w := askBody(h, c[0], "/v1/functions"+c[1], "m", nil); w.Code != 501 {
 			t.Errorf("%s %s: got %d, want 501", c[0], c[1], w.Code)
 		}
@@ -303,4 +324,7 @@ func TestDescriptionHasFunctions(t *testing.T) {
 	stats, _ := properties["stats"].(map[string]any)
 	figures, _ := stats["properties"].(map[string]any)
 	compare("stats", runBody{}, figures)
+	shadow, _ := properties["shadow_stats"].(map[string]any)
+	figures, _ = shadow["properties"].(map[string]any)
+	compare("shadow_stats", shadowBody{}, figures)
 }
