@@ -2,6 +2,7 @@ package encode
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -113,7 +114,7 @@ var clients = map[string][]string{
 func TestClientsShareFewRepresentations(t *testing.T) {
 	classes := make(map[Accepted]bool)
 	stored := SetOf(Identity)
-	for _, name := range slices.Sorted(maps(clients)) {
+	for _, name := range slices.Sorted(maps.Keys(clients)) {
 		a := Accept(clients[name])
 		classes[a] = true
 		c, ok := a.Choose(nil, stored, SetOf(Gzip, Brotli, Zstd))
@@ -127,16 +128,6 @@ func TestClientsShareFewRepresentations(t *testing.T) {
 	}
 	if len(classes) > 4 {
 		t.Errorf("%d classes of clients, want at most 4", len(classes))
-	}
-}
-
-func maps[V any](m map[string]V) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
 	}
 }
 

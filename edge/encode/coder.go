@@ -42,10 +42,10 @@ const (
 func (s shape) cost() int64 {
 	return [shapes]int64{
 		gzipAny:    1280 << 10,
-		brotli64K:  2304 << 10,
-		brotli256K: 4608 << 10,
-		zstd64K:    2304 << 10,
-		zstd256K:   2816 << 10,
+		brotli64K:  2048 << 10,
+		brotli256K: 4352 << 10,
+		zstd64K:    2048 << 10,
+		zstd256K:   2560 << 10,
 	}[s]
 }
 
@@ -103,8 +103,8 @@ type CodersStats struct {
 
 // NewCoders returns Coders of at most max encoders at once that hold at most
 // memory bytes, in use and idle. 0 is the default: eight for each processor, and
-// what they need up to 64 MiB. A coder holds 1.3 MiB (gzip), 2.3 or 4.5 MiB (br), 2.3
-// or 2.8 MiB (zstd); the smaller ones are for content of up to 64 KiB.
+// what they need up to 64 MiB. A coder holds 1.3 MiB (gzip), 2 or 4.3 MiB (br), 2
+// or 2.5 MiB (zstd); the smaller ones are for content of up to 64 KiB.
 func NewCoders(max int, memory int64) *Coders {
 	if max <= 0 {
 		max = 8 * runtime.GOMAXPROCS(0)

@@ -96,9 +96,12 @@ func Stack(lines []string) (stack []Coding, known bool) {
 			}
 			c, ok := Parse(name)
 			switch {
-			case !ok || len(stack) == maxStack:
+			case !ok:
 				return nil, false
-			case c != Identity:
+			case c == Identity:
+			case len(stack) == maxStack:
+				return nil, false
+			default:
 				stack = append(stack, c)
 			}
 		}

@@ -3,6 +3,7 @@ package encode
 import (
 	"bytes"
 	stdflate "compress/flate"
+	"compress/gzip"
 	"compress/zlib"
 	"errors"
 	"io"
@@ -52,6 +53,14 @@ func forms() []form {
 			defer w.Close()
 			return w.EncodeAll(content, nil)
 		}},
+		{"gzip with a name", []Coding{Gzip}, func(t testing.TB, content []byte) []byte {
+			var b bytes.Buffer
+			w := gzip.NewWriter(&b)
+			w.Name, w.Comment, w.Extra = "page.html", "a comment", []byte("extra")
+			_, _ = w.Write(content)
+			_ = w.Close()
+			return b.Bytes()
+		}},
 		{"gzip, br", []Coding{Gzip, Brotli}, own(Gzip, Brotli)},
 		{"gzip, gzip", []Coding{Gzip, Gzip}, own(Gzip, Gzip)},
 		{"br, zstd, gzip", []Coding{Brotli, Zstd, Gzip}, own(Brotli, Zstd, Gzip)},
@@ -79,12 +88,33 @@ func TestDecodersReadWhatOriginsSend(t *testing.T) {
 	}
 }
 
-func TestGzipOfSeveralMembers(t *testing.T) {
-	cs := NewCoders(1, 0)
-	both := append(bytes.Clone(coded(t, cs, Gzip, []byte("one "))), coded(t, cs, Gzip, []byte("two"))...)
-	for how, src := range readers(both) {
-		if back, err := decoded([]Coding{Gzip}, src); err != nil || string(back) != "one two" {
-			t.Errorf("%s: got %q, %v, want \"one two\"", how, back, err)
+// TestSeveralInARow reads gzip members and zstd frames that follow one another,
+// whole, and cut anywhere but between them.
+func TestSeveralInARow(t *testing.T) {
+	skippable := []byte("\x50\x2a\x4d\x18\x03\x00\x00\x00abc")
+	for _, f := range forms() {
+		if len(f.stack) > 1 || f.stack[0] != Gzip && f.stack[0] != Zstd {
+			continue
+		}
+		one, two := f.of(t, []byte("one ")), f.of(t, []byte("two"))
+		both := bytes.Clone(one)
+		ends := map[int]bool{0: true, len(one): true}
+		if f.stack[0] == Zstd {
+			both = append(both, skippable...)
+			ends[len(both)] = true
+		}
+		both = append(both, two...)
+		for how, src := range readers(both) {
+			if back, err := decoded(f.stack, src); err != nil || string(back) != "one two" {
+				t.Errorf("%s, %s: got %q, %v, want \"one two\"", f.name, how, back, err)
+			}
+		}
+		for n := range both {
+			for how, src := range readers(both[:n]) {
+				if _, err := decoded(f.stack, src); !ends[n] && !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Errorf("%s cut to %d of %d, %s: error %v", f.name, n, len(both), how, err)
+				}
+			}
 		}
 	}
 }
@@ -119,14 +149,16 @@ func TestWhatFollowsTheEndIsMalformed(t *testing.T) {
 }
 
 func TestErrorsOfTheSourceComeThrough(t *testing.T) {
-	reset := errors.New("connection reset")
 	content := page(700)
 	for _, f := range forms() {
 		whole := f.of(t, content)
-		for _, n := range []int{0, 1, len(whole) / 2, len(whole)} {
-			src := io.MultiReader(bytes.NewReader(whole[:n]), iotest.ErrReader(reset))
-			if _, err := decoded(f.stack, src); !errors.Is(err, reset) {
-				t.Errorf("%s: source broke after %d of %d: error %v, want %v", f.name, n, len(whole), err, reset)
+		for n := range len(whole) + 1 {
+			// The second is what a body says that broke off.
+			for _, broken := range []error{errors.New("connection reset"), io.ErrUnexpectedEOF} {
+				src := io.MultiReader(bytes.NewReader(whole[:n]), iotest.ErrReader(broken))
+				if _, err := decoded(f.stack, src); !errors.Is(err, broken) {
+					t.Errorf("%s: source broke after %d of %d: error %v, want %v", f.name, n, len(whole), err, broken)
+				}
 			}
 		}
 	}

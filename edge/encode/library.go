@@ -113,10 +113,46 @@ func (nothing) Read([]byte) (int, error) { return 0, io.EOF }
 func (ds *Decoders) openGzip(src io.Reader) (*library, error) {
 	l := ds.reuse(gzipReader)
 	if l == nil {
-		l = &library{kind: gzipReader, r: new(gzip.Reader), buf: bufio.NewReader(nil)}
+		l = &library{kind: gzipReader, r: new(members), buf: bufio.NewReader(nil)}
 	}
 	l.buf.Reset(src)
-	return l, l.r.(*gzip.Reader).Reset(l.buf)
+	return l, l.r.(*members).reset(l.buf)
+}
+
+// members reads the members of a gzip content one after another (RFC 1952, 2.2).
+// The library can do so too, but takes one that is cut within the name in its
+// header for the content's end.
+type members struct {
+	gzip.Reader
+	buf *bufio.Reader
+}
+
+func (m *members) reset(buf *bufio.Reader) error {
+	m.buf = buf
+	err := m.Reader.Reset(buf)
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	m.Multistream(false)
+	return err
+}
+
+func (m *members) Read(p []byte) (int, error) {
+	for {
+		n, err := m.Reader.Read(p)
+		if err != io.EOF {
+			return n, err
+		}
+		if n > 0 {
+			return n, nil // the end comes with the next call
+		}
+		if _, err := m.buf.Peek(1); err != nil {
+			return 0, err
+		}
+		if err := m.reset(m.buf); err != nil {
+			return 0, err
+		}
+	}
 }
 
 // openDeflate tells the zlib form from the bare one by its two bytes of header.
