@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -80,7 +81,9 @@ func newSite(s Site, stats *Stats) (*site, error) {
 			fault("rule %d: header %q is not a field name", i+1, r.Header)
 		}
 		r.Header = http.CanonicalHeaderKey(r.Header)
-		out.rules = append(out.rules, rule{r, newPolicy(r.change(s.Cache))})
+		one := rule{r, newPolicy(r.change(s.Cache))}
+		one.Path = decodedPath(r.Path)
+		out.rules = append(out.rules, one)
 	}
 	return out, errors.Join(faults...)
 }
@@ -136,7 +139,7 @@ func (r *rule) matches(path string, h http.Header, status int) bool {
 	if len(r.Status) > 0 && !slices.Contains(r.Status, status) {
 		return false
 	}
-	if r.Path != "" && !glob(r.Path, path) {
+	if r.Path != "" && !glob(r.Path, decodedPath(path)) {
 		return false
 	}
 	if r.Cookie != "" {
@@ -151,6 +154,27 @@ func (r *rule) matches(path string, h http.Header, status int) bool {
 		}
 	}
 	return true
+}
+
+// decodedPath is path for rules: with the octets that are percent-encoded put
+// in, but the slash and those of ASCII that are no part of a plain path. Origins
+// decode before they look, and /%61ccount must not evade the rule of /account
+// (RFC 3986, 6.2.2.2).
+func decodedPath(path string) string {
+	if strings.IndexByte(path, '%') < 0 {
+		return path
+	}
+	out := make([]byte, 0, len(path))
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		if c == '%' && i+2 < len(path) {
+			if o, err := strconv.ParseUint(path[i+1:i+3], 16, 8); err == nil && o > ' ' && o != 0x7f && !strings.ContainsRune("/%?#", rune(o)) {
+				c, i = byte(o), i+2
+			}
+		}
+		out = append(out, c)
+	}
+	return string(out)
 }
 
 // glob reports whether name matches pattern, in which "*" stands for any

@@ -3,9 +3,12 @@ package main
 import (
 	"cmp"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"seawall/origin"
 )
 
 // maxRoutes bounds the routes of a site, which are looked through one by one.
@@ -31,7 +34,6 @@ func readRoutes(d *decoder, n ast.Node, s *siteSettings) {
 	if len(list.Values) > maxRoutes {
 		d.fail(list, "%d routes; a site may have %d", len(list.Values), maxRoutes)
 	}
-	seen := make(map[string]bool)
 	for _, item := range list.Values {
 		if _, empty := item.(*ast.NullNode); empty {
 			d.fail(item, "routes: an empty entry; leave it out")
@@ -40,10 +42,10 @@ func readRoutes(d *decoder, n ast.Node, s *siteSettings) {
 		r := routeSettings{originSettings: s.originSettings}
 		r.Origins = nil
 		pairsInto(d, item, routeKeys(), &r)
-		if r.Prefix != "" && seen[r.Prefix] {
+		same := func(o routeSettings) bool { return origin.SamePath(o.Prefix, r.Prefix) }
+		if r.Prefix != "" && slices.ContainsFunc(s.Routes, same) {
 			d.failAt(startOf(item), "another route has the prefix %q; give each its own", r.Prefix)
 		}
-		seen[r.Prefix] = true
 		checkOrigins(d, item, &r.originSettings)
 		s.Routes = append(s.Routes, r)
 	}

@@ -68,7 +68,7 @@ func TestOriginConfigurationErrors(t *testing.T) {
 		{"half a client certificate", "sites:\n- origins: ['https://a']\n  origin_tls: {cert: c.pem, ca: ''}\n", []string{
 			`f.yaml:3:16: cert and key go together: one is of no use without the other; give both or neither`,
 			`f.yaml:3:33: ca: "" is not a path; write the path of a PEM file`}},
-		{"routes", "sites:\n- origins: ['http://a']\n  routes:\n  - {prefix: api, origins: ['http://b']}\n  - {prefix: /, origins: ['http://b']}\n  - {prefix: /x/, origins: []}\n  - {prefix: /x, origins: ['http://b', 'http://b']}\n  - {prefix: /../y, hosts: [a]}\n  -\n", []string{
+		{"routes", "sites:\n- origins: ['http://a']\n  routes:\n  - {prefix: api, origins: ['http://b']}\n  - {prefix: /, origins: ['http://b']}\n  - {prefix: /x/, origins: []}\n  - {prefix: /x, origins: ['http://b', 'http://b']}\n  - {prefix: /../y, hosts: [a]}\n  - {prefix: /%2e/y, origins: ['http://b']}\n  - {prefix: /%7, origins: ['http://b']}\n  - {prefix: /%78, origins: ['http://b']}\n  -\n", []string{
 			`f.yaml:4:14: prefix: "api" does not begin with /; write a path, as /api`,
 			`f.yaml:5:14: prefix: every path is the site's own; name a part of them; write a path, as /api`,
 			`f.yaml:6:28: origins is empty; give at least one, as http://127.0.0.1:8000`,
@@ -77,7 +77,10 @@ func TestOriginConfigurationErrors(t *testing.T) {
 			`f.yaml:8:6: origins is missing: the servers that have the site, asked in turn`,
 			`f.yaml:8:14: prefix: "/../y" has dot segments, which no request has; write a path, as /api`,
 			`f.yaml:8:21: unknown key "hosts"; known here: prefix, origins, host_header, balance, health, timeouts, retry, breaker, hedge, pool, origin_tls, resolve`,
-			`f.yaml:9:5: routes: an empty entry; leave it out`}},
+			`f.yaml:9:14: prefix: "/%2e/y" has dot segments, which no request has; write a path, as /api`,
+			`f.yaml:10:14: prefix: "/%7" has a % that begins no encoding; write a path, as /api`,
+			`f.yaml:11:6: another route has the prefix "/%78"; give each its own`,
+			`f.yaml:12:5: routes: an empty entry; leave it out`}},
 		{"routes that are no list", "sites:\n- origins: ['http://a']\n  routes: {/a: b}\n", []string{`f.yaml:3:11: routes: a mapping where a list is wanted; begin each entry with -`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

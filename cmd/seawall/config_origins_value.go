@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -198,7 +199,9 @@ func parsePrefixPath(s string) (string, error) {
 		return "", fmt.Errorf("%s is not a plain path", show(s))
 	}
 	for segment := range strings.SplitSeq(bare, "/") {
-		if segment == "." || segment == ".." {
+		if plain, err := url.PathUnescape(segment); err != nil {
+			return "", fmt.Errorf("%s has a %% that begins no encoding", show(s))
+		} else if plain == "." || plain == ".." {
 			return "", fmt.Errorf("%s has dot segments, which no request has", show(s))
 		}
 	}
