@@ -53,6 +53,7 @@ type exchange struct {
 	originTime time.Duration
 	origin     *server     // that answered, nil when none was asked
 	uncached   bool        // the origin was told that nothing but this client gets its answer
+	cookie     *string     // of the server that answered; nil: not asked for
 	content    *clientBody // what goes to the origin of the client's, if any
 
 	coded  *codedWriter // codes the response on its way; nil where nothing does

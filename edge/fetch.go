@@ -150,6 +150,7 @@ func (x *exchange) await(seat *store.Seat[Meta], f *flight, leads bool) bool {
 		}
 		x.originTime = f.took
 		x.fwdKnown = f.status
+		x.cookie = f.hint.Cookie
 		resp := <-f.handoff
 		taken = true
 		x.relay(resp, nil, f.why)
@@ -349,6 +350,7 @@ func (x *exchange) newFlight(seat *store.Seat[Meta]) *flight {
 	f.out = x.outgoing(ctx)
 	x.shareable(f.out)
 	f.hint = x.originHint(false)
+	f.hint.Cookie = new(string)
 	seat.Note = f
 	f.facts = x.originFacts()
 	// What was purged since the look-up is not even asked about.

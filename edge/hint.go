@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -19,6 +20,10 @@ type Hint struct {
 	// Uncached says that the response goes to this client alone and is never
 	// stored with a Set-Cookie field, so that one may be added to it.
 	Uncached bool
+	// Cookie is for a response of which that shows only later: the origin puts
+	// here, before it returns, the value of a Set-Cookie field for this client, ""
+	// for none. Neither is stored. nil: not wanted.
+	Cookie *string
 }
 
 // Hinted is a Site.Origin that takes a Hint.
@@ -35,6 +40,14 @@ func (x *exchange) originHint(uncached bool) Hint {
 		client = netip.Addr{}
 	}
 	return Hint{Key: string(x.key), Client: client.Unmap().WithZone(""), Uncached: uncached}
+}
+
+// private puts the cookie of the server that answered into a response that
+// goes to this client alone after all.
+func (x *exchange) private(h http.Header) {
+	if x.cookie != nil && *x.cookie != "" {
+		h["Set-Cookie"] = append(slices.Clip(h["Set-Cookie"]), *x.cookie)
+	}
 }
 
 // send gives out to the origin.

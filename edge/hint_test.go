@@ -2,6 +2,7 @@ package edge
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -27,8 +28,11 @@ func (o *sticky) RoundTrip(r *http.Request) (*http.Response, error) {
 func (o *sticky) RoundTripHint(r *http.Request, h Hint) (*http.Response, error) {
 	o.hints = append(o.hints, h)
 	res, err := o.answer(r)
-	if err == nil && h.Uncached {
+	switch {
+	case err == nil && h.Uncached:
 		res.Header.Add("Set-Cookie", "server=1")
+	case err == nil && h.Cookie != nil:
+		*h.Cookie = "server=1"
 	}
 	return res, err
 }
@@ -70,11 +74,48 @@ func TestHints(t *testing.T) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, c.r)
 			want := Hint{Key: "http://a.example/x?q=1", Client: netip.MustParseAddr("192.0.2.7"), Uncached: c.uncached}
+			if len(o.hints) == 1 {
+				if told := o.hints[0].Cookie != nil; told == c.uncached {
+					t.Errorf("%s: a cookie is asked for: %v, and the answer is the client's alone: %v", c.r.Method, told, c.uncached)
+				}
+				o.hints[0].Cookie = nil
+			}
 			if len(o.hints) != 1 || o.hints[0] != want {
 				t.Errorf("%s: got hints %+v, want %+v", c.r.Method, o.hints, want)
 			}
-			if got := w.Header().Get("Set-Cookie") != ""; got != c.uncached {
-				t.Errorf("%s: the cookie reached the client: %v, want %v", c.r.Method, got, c.uncached)
+			own := c.uncached || c.r.Header.Get("Authorization") != ""
+			if got := w.Header().Get("Set-Cookie") != ""; got != own {
+				t.Errorf("%s: the cookie reached the client: %v, want %v", c.r.Method, got, own)
+			}
+		})
+	}
+}
+
+// The cookie of the server that answered goes with a response that turns out
+// to be for one client, also with those that do not wait for one another after
+// it, and with no other.
+func TestServersCookieGoesWithPrivateAnswers(t *testing.T) {
+	for _, c := range []struct {
+		control string
+		private bool
+	}{{"private", true}, {"no-store", true}, {"max-age=60", false}, {"no-cache", true}} {
+		t.Run(c.control, func(t *testing.T) {
+			o := &sticky{answer: func(r *http.Request) (*http.Response, error) {
+				return resp(r, "body", "Cache-Control", c.control, "Set-Cookie", "own=1"), nil
+			}}
+			h := walkHandler(t, nil, StoreOptions{}, func(s *Site) { s.Origin, s.Cache.SetCookie = o, rfc9111.CookieStore })
+			defer h.Store.Close()
+			defer h.Close()
+			want := "[own=1]"
+			if c.private {
+				want = "[own=1 server=1]"
+			}
+			for i := range 3 {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, fromClient("GET", "http://a.example/"))
+				if got := fmt.Sprint(w.Header()["Set-Cookie"]); got != want {
+					t.Errorf("GET %d of what is %s: got %s, want %s (%s)", i, c.control, got, want, w.Header().Get("Cache-Status"))
+				}
 			}
 		})
 	}

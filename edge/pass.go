@@ -39,6 +39,10 @@ func (x *exchange) pass(claim *store.Claim[Meta]) {
 	x.prepare(out, claim)
 	hint := x.originHint(claim == nil && !x.mayUpdate())
 	x.uncached = hint.Uncached
+	if claim != nil {
+		hint.Cookie = new(string)
+		x.cookie = hint.Cookie
+	}
 	if claim == nil && (x.mayStoreForGet() || x.mayUpdate()) {
 		claim = x.h.Store.Claim(x.hash, x.key)
 		defer x.h.Store.Drop(claim)
@@ -336,6 +340,9 @@ func (x *exchange) relay(resp *http.Response, claim *store.Claim[Meta], why rfc9
 	}
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // net/http would guess one
+	}
+	if draft == nil {
+		x.private(h)
 	}
 	announced := slices.Sorted(maps.Keys(resp.Trailer))
 	if len(announced) > 0 {

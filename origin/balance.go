@@ -39,10 +39,14 @@ type Hint struct {
 	Key string
 	// Client is the client's address for ClientHash; without one requests take turns.
 	Client netip.Addr
-	// Uncached says that the response goes to this client alone. Only then the
-	// pool heeds and sets the sticky cookie: it adds a Set-Cookie line to the
+	// Uncached says that the response goes to this client alone. Then the pool
+	// heeds and sets the sticky cookie: it adds a Set-Cookie line to the
 	// response's header, which must reach the client and never a cache.
 	Uncached bool
+	// Cookie is for a response of which that is not known yet: the pool heeds the
+	// sticky cookie, and puts here, before RoundTripHint returns, the value of the
+	// Set-Cookie line that it would add; "" for none. nil: not wanted.
+	Cookie *string
 }
 
 const (

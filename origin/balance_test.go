@@ -332,6 +332,13 @@ func TestSticky(t *testing.T) {
 				t.Errorf("with %s: got %s, %q, want %s and no new cookie", cookie, got, set, first)
 			}
 		}
+		maybe := Hint{Cookie: new(string)}
+		if got, set := ask(maybe, cookie); got != first || set != nil || *maybe.Cookie != "" {
+			t.Errorf("perhaps its own, with %s: got %s, %q, %q, want %s and no new cookie", cookie, got, set, *maybe.Cookie, first)
+		}
+		if got, set := ask(maybe, ""); set != nil || *maybe.Cookie == "" || (got == first) != strings.HasPrefix(*maybe.Cookie, cookie) {
+			t.Errorf("perhaps its own: got %s, %q, %q, want no cookie in the answer but that of %s beside it", got, set, *maybe.Cookie, got)
+		}
 		shared := map[string]bool{}
 		for range 3 {
 			got, set := ask(Hint{}, cookie)

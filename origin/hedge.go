@@ -84,11 +84,12 @@ var errSlower = errors.New("another server was quicker")
 
 // hedge is run, and a second run at another server if the first has brought
 // nothing for a while. The first response wins; the loser is cancelled, and its
-// goroutine ends with it.
-func (x *exchange) hedge() (*http.Response, error) {
+// goroutine ends with it. winner is the exchange that has the response.
+func (x *exchange) hedge() (resp *http.Response, winner *exchange, err error) {
 	delay, ok := x.p.hedgeDelay()
 	if !ok {
-		return x.run()
+		resp, err = x.run()
+		return resp, x, err
 	}
 	ended := make(chan *racer, 2) // room for both: nobody waits for the loser
 	race := func(x *exchange) *racer {
@@ -130,10 +131,10 @@ func (x *exchange) hedge() (*http.Response, error) {
 			}
 			if r.err != nil {
 				r.cancel(nil)
-				return nil, cmp.Or(failed, r).err
+				return nil, nil, cmp.Or(failed, r).err
 			}
 			r.resp.Body = &racerBody{r.resp.Body, r.cancel}
-			return r.resp, nil
+			return r.resp, r.x, nil
 		case <-t.C:
 			if second := x.second(); second != nil {
 				x.p.counts.hedges.Add(1)

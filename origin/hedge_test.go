@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,4 +147,33 @@ func TestDelays(t *testing.T) {
 	if got, _ := d.quantile(0.95); got > 2*time.Millisecond {
 		t.Errorf("after 20000 of 1ms: got %v, want old ones faded", got)
 	}
+}
+
+// TestHedgedCookie has two servers race: the cookie told is that of the one
+// whose answer it is.
+func TestHedgedCookie(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet("a", "b")
+		f.set("a", always(reply{after: 150 * time.Millisecond}))
+		f.set("b", always(reply{after: 50 * time.Millisecond}))
+		p, stop := f.pool(t, Config{Hedge: Hedge{On: true, Delay: 100 * time.Millisecond}, Sticky: Sticky{Cookie: "at"}}, "a", "b")
+		defer stop()
+		tokens := map[string]string{}
+		for _, s := range p.servers {
+			tokens[s.id] = s.token
+		}
+		for range 4 {
+			var cookie string
+			resp, err := p.RoundTripHint(newRequest(t, "GET", "http://site.test/", nil), Hint{Cookie: &cookie})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if want := "at=" + tokens[string(b)] + "; "; !strings.HasPrefix(cookie, want) {
+				t.Errorf("answered by %s: got the cookie %q, want %q", b, cookie, want)
+			}
+			time.Sleep(time.Second)
+		}
+	})
 }

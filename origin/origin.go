@@ -192,8 +192,9 @@ func (p *Pool) RoundTripHint(req *http.Request, hint Hint) (*http.Response, erro
 		return nil, p.count(err)
 	}
 	var resp *http.Response
+	answers := x
 	if p.cfg.Hedge.On && x.hedgeable() {
-		resp, err = x.hedge()
+		resp, answers, err = x.hedge()
 	} else {
 		resp, err = x.run()
 	}
@@ -201,6 +202,9 @@ func (p *Pool) RoundTripHint(req *http.Request, hint Hint) (*http.Response, erro
 		return nil, p.count(err)
 	}
 	answered = true
+	if hint.Cookie != nil {
+		*hint.Cookie = answers.cookie
+	}
 	return resp, nil
 }
 

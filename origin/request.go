@@ -47,6 +47,7 @@ type exchange struct {
 	retries int         // of the budget
 	held    atomic.Bool // its answer is being held back
 	stuck   *server     // named by the client's cookie; nil: none
+	cookie  string      // what names the server that answered, for Hint.Cookie
 
 	at     *server // where it has a place in flight, or of a tunnel; nil: none
 	probe  bool    // this attempt tries a server whose breaker is half open

@@ -10,7 +10,7 @@ import (
 // stick makes the exchange prefer the server that the client's cookie names.
 func (x *exchange) stick() {
 	name := x.p.cfg.Sticky.Cookie
-	if name == "" || !x.hint.Uncached {
+	if name == "" || !x.hint.Uncached && x.hint.Cookie == nil {
 		return
 	}
 	for _, c := range x.req.CookiesNamed(name) {
@@ -23,10 +23,11 @@ func (x *exchange) stick() {
 	}
 }
 
-// remember tells the client which server it had, unless it knows.
+// remember tells the client which server it had, unless it knows: by the
+// response, or by x.cookie where the caller is to decide.
 func (x *exchange) remember(s *server, resp *http.Response) {
 	cfg := &x.p.cfg.Sticky
-	if cfg.Cookie == "" || !x.hint.Uncached || x.stuck == s || resp.StatusCode == http.StatusSwitchingProtocols {
+	if cfg.Cookie == "" || !x.hint.Uncached && x.hint.Cookie == nil || x.stuck == s || resp.StatusCode == http.StatusSwitchingProtocols {
 		return
 	}
 	line := cfg.Cookie + "=" + s.token + "; Path=/; HttpOnly; SameSite=Lax"
@@ -35,6 +36,10 @@ func (x *exchange) remember(s *server, resp *http.Response) {
 	}
 	if cfg.Secure {
 		line += "; Secure"
+	}
+	if !x.hint.Uncached {
+		x.cookie = line
+		return
 	}
 	resp.Header.Add("Set-Cookie", line)
 }

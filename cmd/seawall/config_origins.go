@@ -116,7 +116,7 @@ func balanceKeys() []key[balanceSettings] {
 		{name: "algorithm", def: string(origin.RoundRobin), takes: one(algorithmKind, parseBalance, func(s *balanceSettings) *origin.Balance { return &s.Algorithm }),
 			meaning: "how a server is chosen"},
 		{name: "sticky", takes: section(stickyKeys, func(s *balanceSettings) *origin.Sticky { return &s.Sticky }),
-			meaning: "keep a client at one server for what is not cached; without it, no"},
+			meaning: "keep a client at one server for what is its own; without it, no"},
 	}
 }
 

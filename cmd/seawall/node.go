@@ -29,6 +29,7 @@ type node struct {
 	purge *purges
 
 	functions *functions
+	drains    *drains
 
 	current current
 	keys    *keyring // nil without HTTPS
@@ -69,6 +70,7 @@ func newNode(s *settings, d *data, t *terminal) (*node, error) {
 	if n.functions, err = openFunctions(d, n.log); err != nil {
 		return nil, errors.Join(err, n.store.Close())
 	}
+	n.drains = openDrains(d, n.log)
 	g, err := n.build(s, nil, n.functions.uploads, true)
 	if err != nil {
 		return nil, errors.Join(err, n.functions.close(), n.store.Close())
@@ -320,6 +322,7 @@ func (n *node) reload(s *settings) error {
 	}
 	n.level.Set(s.Log.Level)
 	n.put(g)
+	n.keepDrains()
 	if n.admin != nil {
 		n.admin.Permit(s.Admin.access())
 	}

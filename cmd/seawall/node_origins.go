@@ -104,7 +104,7 @@ func (n *node) pool(at place, old *generation, reread bool) (*pool, error) {
 		return nil, err
 	}
 	for _, s := range made.Stats().Servers {
-		if drained(old, at.name, s.Name) {
+		if old == nil && n.drains.drained(at.name, s.Name) || old != nil && drained(old, at.name, s.Name) {
 			_ = made.Drain(s.Name) // unless it is all that is left
 		}
 	}
@@ -117,9 +117,6 @@ func (n *node) pool(at place, old *generation, reread bool) (*pool, error) {
 // drained reports whether a server of this pool was drained: in the pool before,
 // or where that did not have it, in every one that did.
 func drained(old *generation, pool, server string) bool {
-	if old == nil {
-		return false
-	}
 	if on, had := old.pools[pool].draining(server); had {
 		return on
 	}
@@ -181,8 +178,8 @@ func (n *node) listOrigins() []admin.Origin {
 	return all
 }
 
-// drainOrigin takes a server out of these pools, or puts it back; an error leaves
-// all as it was. No generation is made meanwhile, which might miss it.
+// drainOrigin takes a server out of these pools, or puts it back, also for the
+// node's next run; an error leaves all as it was. No generation is made meanwhile, which might miss it.
 func (n *node) drainOrigin(server string, names []string, on bool) error {
 	n.changing.Lock()
 	defer n.changing.Unlock()
@@ -201,6 +198,7 @@ func (n *node) drainOrigin(server string, names []string, on bool) error {
 			return err
 		}
 	}
+	n.keepDrains()
 	return nil
 }
 

@@ -61,6 +61,9 @@ func originServer(t *testing.T, name string, protocols *http.Protocols) *httptes
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=60")
+		if strings.HasPrefix(r.URL.Path, "/private/") {
+			w.Header().Set("Cache-Control", "private")
+		}
 		w.Header().Set("Server-Name", name)
 		fmt.Fprintf(w, "%s %s %s", name, r.Proto, r.Host)
 	}))
@@ -391,6 +394,17 @@ sites:
 			had = res.Header.Get("Server-Name")
 		}
 		seen[had] = true
+		if jar, err = cookiejar.New(nil); err != nil { // private pages, which a fill brings first
+			t.Fatal(err)
+		}
+		c.Jar = jar
+		for i := range 4 {
+			res, _ := exchanged(t, c, request("GET", front+"/private/x"))
+			if at := res.Header.Get("Server-Name"); (res.Header.Get("Set-Cookie") != "") != (i == 0) || i > 0 && at != had {
+				t.Errorf("private request %d: at %s after %s, Set-Cookie %q", i, at, had, res.Header["Set-Cookie"])
+			}
+			had = res.Header.Get("Server-Name")
+		}
 		for range 2 {
 			if res, _ := exchanged(t, newClient(t), request("GET", front+"/page")); res.Header.Get("Set-Cookie") != "" {
 				t.Errorf("what is stored has %q", res.Header["Set-Cookie"])
