@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,11 +50,18 @@ func FuzzRoutes(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	encodings := regexp.MustCompile("%[0-9a-fA-F]{2}")
 	f.Fuzz(func(t *testing.T, target string) {
 		if !strings.HasPrefix(target, "/") {
 			return
 		}
 		path, _, _ := strings.Cut(target, "?")
+		path = encodings.ReplaceAllStringFunc(path, func(e string) string {
+			if o, _ := strconv.ParseUint(e[1:], 16, 8); o != '/' {
+				return string([]byte{byte(o)})
+			}
+			return e
+		})
 		want := "/"
 		for _, prefix := range prefixes[:3] {
 			if strings.HasPrefix(path+"/", prefix+"/") && len(prefix) > len(want) {

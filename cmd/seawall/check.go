@@ -39,7 +39,7 @@ func (c *checkCommand) Run(t *terminal) error {
 		}
 		return err
 	case c.File == "":
-		return &usageError{"check takes a FILE (hint: seawall check --help)"}
+		return &usageError{"check takes a <file> (hint: seawall check --help)"}
 	}
 	s, err := loadSettings(c.File)
 	if err != nil {

@@ -30,7 +30,7 @@ func TestSchemaIsTheTables(t *testing.T) {
 		t.Errorf("deploy/config/seawall.schema.json is not what the configuration's table makes (%v); write it anew:\n\n"+
 			"\tgo run ./cmd/seawall check --schema > deploy/config/seawall.schema.json\n", err)
 	}
-	if code, _, errs := command("check"); code != exitUsage || !strings.Contains(errs, "takes a FILE") {
+	if code, _, errs := command("check"); code != exitUsage || !strings.Contains(errs, "takes a <file>") {
 		t.Errorf("check of nothing: got %d %q, want %d", code, errs, exitUsage)
 	}
 }
