@@ -43,6 +43,8 @@ type Record struct {
 	Functions          string // that ran, by name
 	TLS                string
 	Referer, UserAgent string
+
+	number uint64 // what ID would say, where that is empty
 }
 
 // The bounds of what waits to be written: a writer that stalls may cost this
@@ -55,9 +57,15 @@ const (
 	batchBytes   = 64 << 10 // given to one Write, unless one line is longer
 )
 
+// logRest is how long lines gather after others were written: a write for each
+// line, and a switch to who writes it, cost a fifth of a small hit. A line that
+// comes while there are few is written at once.
+const logRest = 10 * time.Millisecond
+
 // AccessLog writes one line a request without ever making one wait. Lines go
-// into a bounded ring that a single goroutine drains; what does not fit, or
-// cannot be written, is counted and dropped.
+// into a bounded ring that a single goroutine drains, at once where few come
+// and every 10 ms where many do; what does not fit, or cannot be written, is
+// counted and dropped.
 type AccessLog struct {
 	w      io.Writer
 	format LogFormat
@@ -70,12 +78,19 @@ type AccessLog struct {
 	dropped atomic.Uint64
 	closed  atomic.Bool
 
-	asleep atomic.Bool   // the drainer waits on wake
-	wake   chan struct{} // capacity 1
-	once   sync.Once
-	done   chan struct{}
-	err    error // the last failed write; read after done
+	state atomic.Uint32 // of the drainer: who changes it to logAwake sends on wake
+	wake  chan struct{} // capacity 1
+	once  sync.Once
+	done  chan struct{}
+	err   error // the last failed write; read after done
 }
+
+// What the drainer does.
+const (
+	logAwake   = iota // it looks for lines
+	logAsleep         // it waits for a line
+	logResting        // it waits for many lines, for logRest at most
+)
 
 // logSlot is one place of the ring. seq tells whose turn it is: the ticket of
 // the producer that may fill it, that plus one when it may be drained.
@@ -126,8 +141,24 @@ func (l *AccessLog) Append(r *Record) {
 		l.dropped.Add(1)
 	}
 	slot.seq.Store(ticket + 1)
-	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
-		l.wake <- struct{}{} // has room: only who clears asleep sends
+	if state := l.state.Load(); state == logAsleep || state == logResting && l.many(ticket) {
+		l.rouse(state)
+	}
+}
+
+// half is how many lines are too many to rest on.
+func (l *AccessLog) half() uint64 { return uint64(len(l.slots)) / 2 }
+
+// many reports whether a resting drainer should look at once. Of any half of the
+// ring's tickets one says so.
+func (l *AccessLog) many(ticket uint64) bool {
+	return ticket&(l.half()-1) == 0 || l.queued.Load() >= batchBytes
+}
+
+// rouse wakes the drainer if it is still in state.
+func (l *AccessLog) rouse(state uint32) {
+	if state != logAwake && l.state.CompareAndSwap(state, logAwake) {
+		l.wake <- struct{}{} // has room: only who changed the state sends
 	}
 }
 
@@ -155,9 +186,8 @@ func (l *AccessLog) Dropped() uint64 { return l.dropped.Load() }
 func (l *AccessLog) Close() error {
 	l.once.Do(func() {
 		l.closed.Store(true)
-		if l.asleep.CompareAndSwap(true, false) {
-			l.wake <- struct{}{}
-		}
+		l.rouse(logAsleep)
+		l.rouse(logResting)
 	})
 	<-l.done
 	return l.err
@@ -167,15 +197,20 @@ func (l *AccessLog) Close() error {
 func (l *AccessLog) drain() {
 	defer close(l.done)
 	batch := make([]byte, 0, batchBytes)
+	timer := time.NewTimer(logRest)
+	defer timer.Stop()
 	for {
 		closing := l.closed.Load() // before the look, so that nothing queued earlier is missed
 		from := l.head
 		batch = l.gather(batch[:0])
 		l.write(batch)
 		switch {
+		case len(batch) >= batchBytes, l.head != from && closing:
 		case l.head != from:
+			timer.Reset(logRest)
+			l.wait(logResting, l.head+l.half()-1, timer.C)
 		case !closing:
-			l.sleep()
+			l.wait(logAsleep, l.head, nil)
 		case l.head == l.tail.Load():
 			return
 		default:
@@ -212,16 +247,23 @@ func (l *AccessLog) write(batch []byte) {
 	}
 }
 
-// sleep waits for the next line. It says so first and then looks once more:
-// who publishes after that look sees asleep set and wakes it.
-func (l *AccessLog) sleep() {
-	l.asleep.Store(true)
-	if l.slots[l.head&l.mask].seq.Load() == l.head+1 || l.closed.Load() {
-		if l.asleep.CompareAndSwap(true, false) {
+// wait waits to be woken, or for the end of a rest. It says so first and then
+// looks once more, at the slot of the ticket that it waits for: who publishes
+// after that look sees the state and wakes it.
+func (l *AccessLog) wait(state uint32, ticket uint64, end <-chan time.Time) {
+	l.state.Store(state)
+	if l.slots[ticket&l.mask].seq.Load() == ticket+1 || l.closed.Load() {
+		if l.state.CompareAndSwap(state, logAwake) {
 			return
 		}
 	}
-	<-l.wake
+	select {
+	case <-l.wake:
+	case <-end:
+		if !l.state.CompareAndSwap(state, logAwake) {
+			<-l.wake
+		}
+	}
 }
 
 // The longest value written of each kind, in bytes before escaping. Clients
@@ -237,6 +279,9 @@ func appendRecord(b []byte, r *Record, format LogFormat) []byte {
 	e := encoder{b: b, json: format == LogJSON}
 	e.begin()
 	e.time("time", r.Time)
+	if r.ID == "" && r.number != 0 {
+		e.hex("id", r.number)
+	}
 	e.text("id", r.ID, maxValue)
 	e.text("site", r.Site, maxValue)
 	e.text("client", r.Client, maxValue)
@@ -321,6 +366,26 @@ func (e *encoder) time(name string, t time.Time) {
 func (e *encoder) int(name string, v int64) {
 	e.name(name)
 	e.b = strconv.AppendInt(e.b, v, 10)
+}
+
+// hex writes v as 16 hexadecimal digits.
+func (e *encoder) hex(name string, v uint64) {
+	e.name(name)
+	if e.json {
+		e.b = append(e.b, '"')
+	}
+	e.b = appendHex(e.b, v)
+	if e.json {
+		e.b = append(e.b, '"')
+	}
+}
+
+// appendHex appends v as 16 hexadecimal digits.
+func appendHex(b []byte, v uint64) []byte {
+	for shift := 60; shift >= 0; shift -= 4 {
+		b = append(b, "0123456789abcdef"[v>>shift&15])
+	}
+	return b
 }
 
 // seconds writes d as seconds with six decimals; a negative one is 0.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,8 @@ func TestAccessLogLines(t *testing.T) {
 	hostile.Target = "/\"\\\r\nforged=1\x1b[2J\u009b\xff"
 	hostile.UserAgent = "a b=\u2028é"
 	hostile.Origin = ""
+	numbered := sampleRecord()
+	numbered.ID, numbered.number = "", 0x00f1e2d3c4b5a697
 	long := &Record{Target: strings.Repeat("x", maxTarget+1), Duration: -1}
 	for _, c := range []struct {
 		name   string
@@ -38,6 +41,9 @@ func TestAccessLogLines(t *testing.T) {
 		want   string
 	}{
 		{"text", LogText, sampleRecord(), `time=2026-05-09T10:00:00.007Z id=00f1e2d3c4b5a697 site=main client=192.0.2.1 method=GET ` +
+			`url="http://example.com/a?b=c" protocol=HTTP/1.1 status=200 bytes=1234 duration=0.001500 first_byte=0.000090 ` +
+			`outcome=miss detail=vary-cap origin=10.0.0.1:80 origin_duration=2.000000 user_agent=curl/8`},
+		{"text with a number for an ID", LogText, numbered, `time=2026-05-09T10:00:00.007Z id=00f1e2d3c4b5a697 site=main client=192.0.2.1 method=GET ` +
 			`url="http://example.com/a?b=c" protocol=HTTP/1.1 status=200 bytes=1234 duration=0.001500 first_byte=0.000090 ` +
 			`outcome=miss detail=vary-cap origin=10.0.0.1:80 origin_duration=2.000000 user_agent=curl/8`},
 		{"json", LogJSON, sampleRecord(), `{"time":"2026-05-09T10:00:00.007Z","id":"00f1e2d3c4b5a697","site":"main","client":"192.0.2.1",` +
@@ -147,6 +153,56 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 	})
 }
 
+// writes keeps what each Write was given.
+type writes struct{ all []string }
+
+func (w *writes) Write(p []byte) (int, error) {
+	w.all = append(w.all, string(p))
+	return len(p), nil
+}
+
+// A line that comes alone is written at once; those that follow closely share
+// one write, after a rest or when they are many.
+func TestAccessLogGathersLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out writes
+		l := NewAccessLog(&out, LogText, 64)
+		defer l.Close()
+		lines := func() (n []int) {
+			synctest.Wait()
+			for _, w := range out.all {
+				n = append(n, strings.Count(w, "\n"))
+			}
+			return n
+		}
+		appended := func(count int) {
+			for range count {
+				l.Append(&Record{})
+			}
+		}
+		appended(1)
+		if got := lines(); !slices.Equal(got, []int{1}) {
+			t.Errorf("one line: got writes of %v lines, want [1] at once", got)
+		}
+		appended(20)
+		if got := lines(); !slices.Equal(got, []int{1}) {
+			t.Errorf("20 lines more: got writes of %v lines, want [1] while they gather", got)
+		}
+		time.Sleep(logRest)
+		if got := lines(); !slices.Equal(got, []int{1, 20}) {
+			t.Errorf("after a rest: got writes of %v lines, want [1 20]", got)
+		}
+		appended(60)
+		if got := lines(); len(got) < 3 {
+			t.Errorf("60 lines more in a ring of 64: got writes of %v lines, want a third at once", got)
+		}
+		time.Sleep(2 * logRest)
+		if got := strings.Count(strings.Join(out.all, ""), "\n"); got != 81 || l.Dropped() != 0 {
+			t.Errorf("after all: got %d lines and %d dropped, want 81 and none", got, l.Dropped())
+		}
+	})
+}
+
 // Long lines are bounded by their bytes, not only by their number.
 func TestAccessLogBoundsQueuedBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -154,6 +210,8 @@ func TestAccessLogBoundsQueuedBytes(t *testing.T) {
 		l := NewAccessLog(w, LogText, 1<<14)
 		l.Append(&Record{})
 		synctest.Wait()
+		numbered := sampleRecord()
+		numbered.ID, numbered.number = "", 0x00f1e2d3c4b5a697
 		long := &Record{Target: strings.Repeat("\x00", maxTarget)} // fourfold when escaped
 		for range 1000 {
 			l.Append(long)

@@ -23,6 +23,8 @@ type Handler struct {
 	sites sites
 	pool  sync.Pool // of *exchange
 	words words
+	ages  texts // values of Age
+	hits  texts // of Cache-Status
 
 	ctx    context.Context // ends upgrades and refreshes when the handler closes
 	cancel context.CancelFunc
@@ -58,7 +60,7 @@ func New(c Config) (*Handler, error) {
 	if len(c.Sites) == 0 {
 		faults = append(faults, errors.New("edge: no site"))
 	}
-	h := &Handler{Config: c, words: words{log: c.Log}}
+	h := &Handler{Config: c, words: words{log: c.Log}, hits: texts{before: hitStatus}}
 	var list []*site
 	for _, s := range c.Sites {
 		made, err := newSite(s, c.Stats)

@@ -32,7 +32,7 @@ type exchange struct {
 
 	authority  string // the Host field that the origin is sent
 	partsAdded string // what functions add to the key's parts
-	id         string // of the request, once somebody asked
+	number     uint64 // of the request, once somebody asked; never 0
 
 	renew bool // nobody is waiting: a stale object is fetched anew
 	// What lookup found.
@@ -352,7 +352,7 @@ func (x *exchange) end() {
 
 func (x *exchange) record(took time.Duration) {
 	rec := Record{
-		Time: x.now, ID: x.requestID(), Client: x.client(), Method: x.r.Method, Scheme: x.scheme,
+		Time: x.now, number: x.requestNumber(), Client: x.client(), Method: x.r.Method, Scheme: x.scheme,
 		Host: x.r.Host, Target: x.r.RequestURI, Proto: x.r.Proto, Status: x.sent, Bytes: x.bytes,
 		Duration: took, FirstByte: x.firstByte, Outcome: x.outcome, Detail: x.status.detail,
 		Origin: x.origin.address(), OriginTime: x.originTime, Referer: x.header.Get("Referer"), UserAgent: x.header.Get("User-Agent"),
@@ -385,21 +385,14 @@ func (s *server) address() string {
 	return ""
 }
 
-// requestID returns the request's, which functions and the access log share.
-func (x *exchange) requestID() string {
-	if x.id == "" {
-		x.id = requestID()
+// requestNumber is one that no other request has, in all likelihood. Functions
+// and the access log share it.
+func (x *exchange) requestNumber() uint64 {
+	for x.number == 0 {
+		x.number = rand.Uint64()
 	}
-	return x.id
+	return x.number
 }
 
-// requestID returns 16 hexadecimal digits that no other request has, in all
-// likelihood.
-func requestID() string {
-	var id [16]byte
-	n := rand.Uint64()
-	for i := range id {
-		id[i] = "0123456789abcdef"[n>>(60-4*i)&15]
-	}
-	return string(id[:])
-}
+// requestID is that number as 16 hexadecimal digits.
+func (x *exchange) requestID() string { return string(appendHex(nil, x.requestNumber())) }

@@ -244,14 +244,13 @@ func (x *exchange) deliver(seat *store.Seat[Meta], f *flight) {
 	x.originTime = f.took
 	x.status.stored = f.stored && !x.status.collapsed
 	if f.reused {
-		now := time.Now()
-		h["Age"] = o.Meta.stampAt(now, &o.Meta.Terms, o.Body.Size()).age
+		h["Age"] = x.h.age(&o.Meta.Terms, time.Now())
 		if f.detail != "" {
 			x.outcome = Stale
 		}
 	} else if x.late {
 		// It is not the answer to a request made meanwhile (RFC 9111, 4).
-		h["Age"] = o.Meta.stampAt(time.Now(), &o.Meta.Terms, o.Body.Size()).age
+		h["Age"] = x.h.age(&o.Meta.Terms, time.Now())
 	} else if len(o.Meta.age) > 0 {
 		h["Age"] = o.Meta.age
 	}

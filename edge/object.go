@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -54,7 +53,7 @@ type Meta struct {
 	upstream []string               // Cache-Status members of caches before this one
 	hidden   []Field                // what the origin told surrogates: not sent, but it decides
 	age      []string               // Age as received, for the clients of the fetch itself
-	stamp    *atomic.Pointer[stamp] // what the last hit sent
+	stamp    *atomic.Pointer[stamp] // what hits share
 	faces    *faces                 // how it looks in its codings; nil where it has one alone
 }
 
@@ -64,11 +63,11 @@ type Field struct {
 	Values []string
 }
 
-// stamp holds the fields that a hit makes, for one second's hits to share.
+// stamp holds fields that hits make, for others to share.
 type stamp struct {
-	ageSeconds, ttlSeconds, size int64
-
-	age, status, length []string // Age, Cache-Status, Content-Length
+	ttl, size int64
+	length    []string // Content-Length
+	status    []string // Cache-Status, where caches before this one had members; of ttl
 }
 
 // Fields that responses do not carry to clients: they address surrogates.
@@ -248,20 +247,18 @@ func seconds(d time.Duration) int64 {
 	return s
 }
 
-// stampAt returns what a hit sends now of a body of this size. Hits of one
-// second share it.
-func (m *Meta) stampAt(now time.Time, terms *rfc9111.Terms, size int64) *stamp {
-	age := min(seconds(terms.Age(now)), math.MaxInt32)
-	ttl := seconds(terms.TTL(now))
-	if s := m.stamp.Load(); s != nil && s.ageSeconds == age && s.ttlSeconds == ttl && s.size == size {
+// stampFor returns what a hit sends of a body of this size, with a lifetime of
+// ttl seconds left.
+func (m *Meta) stampFor(ttl, size int64) *stamp {
+	upstream := len(m.upstream) > 0
+	s := m.stamp.Load()
+	if s != nil && s.size == size && (!upstream || s.ttl == ttl) {
 		return s
 	}
-	hit := cacheStatus{hit: true, ttl: ttl}
-	s := &stamp{
-		ageSeconds: age, ttlSeconds: ttl, size: size,
-		age:    []string{strconv.FormatInt(age, 10)},
-		status: append(slices.Clone(m.upstream), string(hit.append(nil))),
-		length: []string{strconv.FormatInt(size, 10)},
+	s = &stamp{ttl: ttl, size: size, length: []string{strconv.FormatInt(size, 10)}}
+	if upstream {
+		hit := cacheStatus{hit: true, ttl: ttl}
+		s.status = append(slices.Clone(m.upstream), string(hit.append(nil)))
 	}
 	m.stamp.Store(s)
 	return s

@@ -69,13 +69,18 @@ type cacheStatus struct {
 	detail    string
 }
 
+// hitStatus is a hit's member up to the seconds that are left.
+const hitStatus = "seawall; hit; ttl="
+
 // append writes the member after dst.
 func (c *cacheStatus) append(dst []byte) []byte {
-	dst = append(dst, "seawall"...)
 	if c.hit {
-		dst = append(dst, "; hit; ttl="...)
+		dst = append(dst, hitStatus...)
 		dst = strconv.AppendInt(dst, c.ttl, 10)
-	} else if c.fwd != "" {
+	} else {
+		dst = append(dst, "seawall"...)
+	}
+	if !c.hit && c.fwd != "" {
 		dst = append(dst, "; fwd="...)
 		dst = append(dst, c.fwd...)
 	}

@@ -311,7 +311,7 @@ func (x *exchange) serveStaleOnError(status int) {
 	x.status.detail = detailStaleIfError
 	o := x.object
 	h := x.w.Header()
-	h["Age"] = o.Meta.stampAt(time.Now(), &x.terms, o.Body.Size()).age
+	h["Age"] = x.h.age(&x.terms, time.Now())
 	if len(o.Meta.upstream) > 0 {
 		h["Cache-Status"] = o.Meta.upstream
 	}

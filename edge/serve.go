@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
@@ -32,11 +33,19 @@ type readFrom interface {
 func (x *exchange) serveHit() {
 	o := x.object
 	o.Used(x.now)
-	s := o.Meta.stampAt(x.now, &x.terms, o.Body.Size())
+	ttl := seconds(x.terms.TTL(x.now))
+	s := o.Meta.stampFor(ttl, o.Body.Size())
 	h := x.w.Header()
-	h["Age"] = s.age
-	h["Cache-Status"] = s.status
+	h["Age"] = x.h.age(&x.terms, x.now)
+	if h["Cache-Status"] = s.status; s.status == nil {
+		h["Cache-Status"] = x.h.hits.of(ttl)
+	}
 	x.send(o, o.Body, s.length)
+}
+
+// age returns the Age of what has these terms (RFC 9111, 5.1).
+func (h *Handler) age(terms *rfc9111.Terms, now time.Time) []string {
+	return h.ages.of(min(seconds(terms.Age(now)), math.MaxInt32))
 }
 
 // send answers with o: a 304 where the client's condition allows, the ranges
