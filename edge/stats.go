@@ -110,6 +110,25 @@ type EncodeStats struct {
 	DecodeRefused atomic.Uint64
 }
 
+// CodingFigures are the work of a node's coders so far.
+type CodingFigures struct {
+	Busy    int   // coders at work now
+	Memory  int64 // bytes that all coders hold
+	Refused uint64
+	// As in EncodeStats.
+	Demands, Recodings, In, Out, DecodeRefused uint64
+}
+
+// Coding returns the work of the coders.
+func (h *Handler) Coding() CodingFigures {
+	c, e := h.Coders.Stats(), &h.Stats.Encode
+	return CodingFigures{
+		Busy: c.Busy, Memory: c.Memory, Refused: c.Refused,
+		Demands: e.Demands.Load(), Recodings: e.Recodings.Load(), In: e.In.Load(), Out: e.Out.Load(),
+		DecodeRefused: e.DecodeRefused.Load(),
+	}
+}
+
 // NewStats returns counters that stand at zero.
 func NewStats() *Stats { return &Stats{sites: make(map[string]*SiteStats)} }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"seawall/edge/encode"
 	"seawall/edge/store"
 )
 
@@ -16,6 +17,8 @@ type Stored struct {
 	Status  int    `json:"status"`
 	// Size is the length of the content, in bytes.
 	Size int64 `json:"size"`
+	// Codings are the other forms that it is kept in, beside Size.
+	Codings []StoredCoding `json:"codings"`
 	// Age and TTL are in seconds; a negative TTL is for how long it is stale.
 	Age   float64  `json:"age"`
 	TTL   float64  `json:"ttl"`
@@ -30,6 +33,29 @@ type Stored struct {
 	// Purged is "", "soft" (stale), "doubtful" (to be validated before use) or
 	// "hard" (never used again).
 	Purged string `json:"purged"`
+}
+
+// StoredCoding is one coding of a stored response.
+type StoredCoding struct {
+	// Coding is br, zstd or gzip; identity is what the node undid of a coding of
+	// the origin's.
+	Coding string `json:"coding"`
+	Size   int64  `json:"size"`
+	// Best is true when it was made again behind, as dense as it gets.
+	Best bool `json:"best"`
+}
+
+func codingsOf(o *Object) []StoredCoding {
+	all := []StoredCoding{}
+	if o.Forms == nil {
+		return all
+	}
+	for i := range forms {
+		if f := o.Forms.At(i); f != nil && f.Kept() {
+			all = append(all, StoredCoding{encode.Coding(i).String(), f.Body.Size(), f.Level == levelBest})
+		}
+	}
+	return all
 }
 
 // Stored returns all that is stored for an absolute URL, the most recent first;
@@ -55,7 +81,7 @@ func (h *Handler) describe(o *Object, now time.Time) Stored {
 		tags = []string{}
 	}
 	return Stored{
-		URL: o.Key, Variant: variantText(o), Status: o.Meta.Status, Size: o.Body.Size(),
+		URL: o.Key, Variant: variantText(o), Status: o.Meta.Status, Size: o.Body.Size(), Codings: codingsOf(o),
 		Age: t.Age(now).Seconds(), TTL: t.TTL(now).Seconds(), Fresh: fresh,
 		Tags: tags, ETag: o.Meta.Validators.ETag, Tier: "memory", StoredAt: o.Meta.Checked,
 		Epoch: o.Epoch, Purged: purgedWord(verdict),

@@ -66,6 +66,7 @@ func (s *siteSettings) edge(from http.RoundTripper) edge.Site {
 			Query:      edge.Query{Drop: c.Query.Drop, Keep: c.Query.Keep, Sort: c.Query.Sort},
 			KeyHeaders: c.Key.Headers, KeyCookies: c.Key.Cookies,
 		},
+		Encode:  s.Encode.edge(),
 		Limits:  edge.Limits{URL: int(s.Limits.URL), Body: s.Limits.Body},
 		Purgers: s.Access.Purge,
 	}

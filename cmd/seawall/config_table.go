@@ -18,6 +18,7 @@ type settings struct {
 	Admin   adminSettings
 	TLS     tlsSettings
 	Cache   storeSettings
+	Encode  coderSettings
 	Sites   []siteSettings
 	Trusted []netip.Prefix
 	Node    nodeSettings
@@ -83,6 +84,7 @@ type siteSettings struct {
 	originSettings
 	Routes    []routeSettings
 	Cache     policySettings
+	Encode    encodeSettings
 	Limits    limitSettings
 	Access    accessSettings
 	Functions attachSettings
@@ -139,6 +141,8 @@ func settingsKeys() []key[settings] {
 			meaning: "what HTTPS clients are shown"},
 		{name: "cache", takes: section(storeKeys, func(s *settings) *storeSettings { return &s.Cache }),
 			meaning: "how much is kept"},
+		{name: "encode", takes: section(coderKeys, func(s *settings) *coderSettings { return &s.Encode }),
+			meaning: "what compressing may take"},
 		{name: "sites", takes: sections(siteKeys, func(s *settings) *[]siteSettings { return &s.Sites }, checkSites),
 			meaning: "what is answered for, and from where"},
 		{name: "trusted_proxies", takes: many("an address range, as 10.0.0.0/8", parsePrefix, func(s *settings) *[]netip.Prefix { return &s.Trusted }),
@@ -247,6 +251,8 @@ func siteKeys() []key[siteSettings] {
 			meaning: "paths that have origins of their own; what one of them does not say is as the site has it"},
 		{name: "cache", takes: section(policyKeys, func(s *s) *policySettings { return &s.Cache }),
 			meaning: "what may be kept, and for how long"},
+		{name: "encode", takes: section(encodeKeys, func(s *s) *encodeSettings { return &s.Encode }),
+			meaning: "what is compressed for clients"},
 		{name: "limits", takes: section(limitKeys, func(s *s) *limitSettings { return &s.Limits }),
 			meaning: "what a client may send"},
 		{name: "access", takes: section(accessKeys, func(s *s) *accessSettings { return &s.Access }),

@@ -102,7 +102,8 @@ func TestCompleteShowsDefaults(t *testing.T) {
 	}
 	d, site := defaultSettings(), loneSite(nil)
 	got := s.Sites[0]
-	if s.Listen != d.Listen || s.Cache.Memory != d.Cache.Memory || s.Cache.MaxObject != s.Cache.Memory/8 || s.Log != d.Log || s.Node != d.Node || s.TLS.MinVersion != d.TLS.MinVersion || s.Admin.Rate != d.Admin.Rate {
+	if s.Listen != d.Listen || s.Cache.Memory != d.Cache.Memory || s.Cache.MaxObject != s.Cache.Memory/8 ||
+		s.Encode.Background != d.Encode.Background || s.Encode.Ratio != d.Encode.Ratio || s.Log != d.Log || s.Node != d.Node || s.TLS.MinVersion != d.TLS.MinVersion || s.Admin.Rate != d.Admin.Rate {
 		t.Errorf("got %+v, want the defaults %+v", s, d)
 	}
 	if got.HostHeader != "client" || got.Limits.URL != site.Limits.URL {
@@ -116,6 +117,10 @@ func TestCompleteShowsDefaults(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got.originSettings, site.originSettings) {
 		t.Errorf("origins: got %+v, want the defaults %+v", got.originSettings, site.originSettings)
+	}
+	got.Encode.Codings, got.Encode.Types = nil, nil
+	if a, b := got.edge(nil).Encode, site.edge(nil).Encode; !reflect.DeepEqual(a, b) || b == nil {
+		t.Errorf("encode: got %+v, want the defaults %+v, which are on", a, b)
 	}
 	got.Cache.TTL, got.Cache.Targeted, got.Cache.Query, got.Cache.Key, got.Cache.Rules = 0, nil, querySettings{}, keySettings{}, nil
 	if a, b := got.edge(nil).Cache, site.edge(nil).Cache; a.HeuristicFraction != b.HeuristicFraction || a.HeuristicMax != b.HeuristicMax ||

@@ -114,6 +114,7 @@ func (n *node) build(s *settings, old *generation, uploads map[string]*upload, r
 		Node: s.Node.Name, Store: n.store, Purge: n.purge.rules, PurgeURL: n.purge.purgeURL,
 		Trusted: s.Trusted, Stats: n.stats, Log: n.log,
 	}
+	s.Encode.into(&config, old)
 	for i := range s.Sites {
 		site := &s.Sites[i]
 		one, err := n.addSite(g, old, site, reread)
@@ -185,7 +186,7 @@ func (n *node) bindAdmin(s *settings) error {
 		Stats: n.stats, Usage: n.store.Usage, Origins: n.origins, Connections: n.connections,
 		Pools:   admin.Pools{List: n.listOrigins, Drain: n.drainOrigin},
 		Dropped: n.droppedLines, Ready: n.ready, Version: readBuild().Version, Log: n.log,
-		Cache: n.cache(),
+		Cache: n.cache(), Coding: func() edge.CodingFigures { return n.current.Load().handler.Coding() },
 		Purges: admin.Purges{
 			Apply: func(ctx context.Context, r purge.Request, key string) (purge.Receipt, error) {
 				return n.purge.log.Purge(ctx, r, key)

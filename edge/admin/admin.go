@@ -29,6 +29,8 @@ type Config struct {
 	Stats *edge.Stats
 	// Usage is what the memory tier holds.
 	Usage func() store.Usage
+	// Coding is the work of coders.
+	Coding func() edge.CodingFigures
 	// Origins are the counters of each pool in use, by name.
 	Origins func() map[string]origin.Stats
 	// Pools are the same pools, with their servers; the zero value has none.

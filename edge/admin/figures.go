@@ -42,6 +42,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		s.counter("access_log_dropped_total", "Access-log lines that were not written.", c.h.Dropped())
 	}
 	s.store(c.h)
+	s.coding(c.h)
 	s.origins(c.h)
 	s.purges(c.h)
 	s.functions(c.h)
@@ -122,6 +123,21 @@ func (s *sink) store(h *Handler) {
 	s.gauge("store_fills_abandoned", "Those of them that no client waits for.", float64(u.Abandoned))
 	s.gauge("store_fill_bytes", "What the responses on their way take.", float64(u.Filling))
 	s.counter("store_stalled_total", "Readers that were cut because they stood still.", u.Stalled)
+}
+
+func (s *sink) coding(h *Handler) {
+	if h.Coding == nil {
+		return
+	}
+	c := h.Coding()
+	s.gauge("encode_coders_busy", "Coders at work.", float64(c.Busy))
+	s.gauge("encode_coders_bytes", "What all coders hold.", float64(c.Memory))
+	s.counter("encode_refused_total", "Responses sent as identity because no coder was free.", c.Refused)
+	s.counter("encode_first_demands_total", "Codings of stored responses made because a client asked first.", c.Demands)
+	s.counter("encode_recodings_total", "Codings of hot responses made again, better.", c.Recodings)
+	s.counter("encode_in_bytes_total", "Content before coding.", c.In)
+	s.counter("encode_out_bytes_total", "Content after coding.", c.Out)
+	s.counter("encode_decode_refused_total", "Contents that an origin coded and that could not be undone within bounds.", c.DecodeRefused)
 }
 
 func (s *sink) origins(h *Handler) {
