@@ -10,6 +10,7 @@ import (
 )
 
 func TestGo(t *testing.T) { function(t, exampletest.Go(t, "abtest")) }
+func TestC(t *testing.T)  { function(t, exampletest.C(t, "c/abtest.c")) }
 
 // function is what the function does, in whatever language.
 func function(t *testing.T, module []byte) {

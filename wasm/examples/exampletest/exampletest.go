@@ -35,7 +35,7 @@ func C(t testing.TB, source string) []byte {
 	need(t, "clang")
 	need(t, "wasm-ld")
 	file := filepath.Join(t.TempDir(), "c.wasm")
-	args := []string{"--target=wasm32-wasi", "-O2", "-mexec-model=reactor", "-Wall", "-Wextra", "-Werror", "-o"}
+	args := []string{"--target=wasm32-wasi", "-O2", "-mexec-model=reactor", "-Wl,-s", "-Wall", "-Wextra", "-Werror", "-o"}
 	probe := exec.Command("clang", append(args, file, "-x", "c", "-")...)
 	probe.Stdin = strings.NewReader("#include <stdlib.h>\nvoid *used(size_t n) { return malloc(n); }\n")
 	if out, err := probe.CombinedOutput(); err != nil {

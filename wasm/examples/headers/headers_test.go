@@ -7,6 +7,7 @@ import (
 )
 
 func TestGo(t *testing.T) { function(t, exampletest.Go(t, "headers")) }
+func TestC(t *testing.T)  { function(t, exampletest.C(t, "c/headers.c")) }
 
 // function is what the function does, in whatever language.
 func function(t *testing.T, module []byte) {
