@@ -100,7 +100,8 @@ func withFunctions(t testing.TB, origin http.RoundTripper, viewer, atOrigin []pr
 		var fs []*wasm.Function
 		for i, p := range list {
 			spec := wasm.Spec{Name: fmt.Sprint(place, i), Source: guest(t, p.content), Config: []byte(p.lines)}
-			spec.Limits.CPU = 50 * time.Millisecond // machines are shared and slow
+			// Machines are shared and slow.
+			spec.Limits.CPU, spec.Limits.Wall, spec.Limits.QueueWait = 50*time.Millisecond, 30*time.Second, time.Second
 			if p.open {
 				spec.OnError = wasm.Open
 			}

@@ -153,7 +153,7 @@ func TestKnownGuests(t *testing.T) {
 // serve runs a guest between a client and an origin.
 func serve(t *testing.T, source []byte, config string) string {
 	h := newHost(t, Options{})
-	f, err := h.Load(t.Context(), Spec{Name: "f", Source: source, Config: []byte(config), Limits: Limits{CPU: 50 * time.Millisecond}})
+	f, err := h.Load(t.Context(), Spec{Name: "f", Source: source, Config: []byte(config), Limits: Limits{CPU: 50 * time.Millisecond, Wall: 30 * time.Second}})
 	if err != nil {
 		return err.Error()
 	}

@@ -18,7 +18,7 @@ func TestKnownProxyGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := newHost(t, Options{})
-	f, err := h.Load(t.Context(), Spec{Name: "f", Source: source, Limits: Limits{CPU: 50 * time.Millisecond}})
+	f, err := h.Load(t.Context(), Spec{Name: "f", Source: source, Limits: Limits{CPU: 50 * time.Millisecond, Wall: 30 * time.Second}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 // TestHTTPWasmConformance runs the kit of the http-wasm project.
 func TestHTTPWasmConformance(t *testing.T) {
 	h := newHost(t, Options{})
-	f := load(t, h, Spec{Name: "tck", Source: tck.GuestWASM, Limits: Limits{CPU: 50 * time.Millisecond}})
+	f := load(t, h, Spec{Name: "tck", Source: tck.GuestWASM, Limits: Limits{CPU: 50 * time.Millisecond, Wall: 30 * time.Second}})
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2"} {
 		t.Run(protocol, func(t *testing.T) {
 			s := httptest.NewUnstartedServer(&middleware{chain: chainOf(t, f), next: tck.BackendHandler()})
