@@ -3,6 +3,7 @@ package edge
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -37,9 +38,7 @@ func (x *exchange) facts() abi.Facts {
 		ID: x.requestID(), Begun: x.now, Site: x.site.Name, Protocol: protocol(x.r).String(),
 		Source: x.r.RemoteAddr, Client: x.client(),
 	}
-	if local, ok := x.r.Context().Value(http.LocalAddrContextKey).(interface{ String() string }); ok {
-		f.Destination = local.String()
-	}
+	f.Local, _ = x.r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if t := x.r.TLS; t != nil {
 		f.TLSVersion, f.ServerName, f.MTLS = t.Version, t.ServerName, len(t.VerifiedChains) > 0
 	}

@@ -4,14 +4,16 @@ package edge
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"slices"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -60,15 +62,89 @@ func tiny() []byte {
 	return out
 }
 
-// BenchmarkHitFunctions is a hit's walk alone.
-func BenchmarkHitFunctions(b *testing.B) {
+// contender is a node with one function, or none.
+type contender struct {
+	name   string
+	source []byte
+	mode   wasm.Mode
+	ask    func(n int) time.Duration // n hits; the processor time they took
+	runs   []float64                 // of a hit, in ns
+}
+
+// contenders are the nodes that benchmarks compare: without a function (twice,
+// which tells how far figures can be trusted), and with one that sets a field
+// of the response.
+func contenders(b *testing.B) []*contender {
 	guest(b, false)
-	for _, c := range []struct {
-		name   string
-		source []byte
-	}{{"none", nil}, {"tiny", tiny()}, {"go", builtGuests.plain}} {
+	return []*contender{
+		{name: "none"}, {name: "none again"},
+		{name: "tiny, shared", source: tiny(), mode: wasm.ModeShared}, {name: "tiny, reset", source: tiny(), mode: wasm.ModeReset},
+		{name: "Go, shared", source: builtGuests.plain, mode: wasm.ModeShared}, {name: "Go, reset", source: builtGuests.plain, mode: wasm.ModeReset},
+	}
+}
+
+// compare has the contenders serve hits in turns and prints what each takes of
+// processor time, which other work on the machine changes less than the clock:
+// the median of all turns, the least and the most, and the throughput relative
+// to the first one's, as the median of each turn's ratio.
+func compare(b *testing.B, all []*contender) {
+	const turns, hits = 21, 1008
+	for b.Loop() {
+		for range turns {
+			for _, c := range all {
+				c.runs = append(c.runs, float64(c.ask(hits).Nanoseconds())/hits)
+			}
+		}
+	}
+	median := func(runs []float64) float64 { return slices.Sorted(slices.Values(runs))[len(runs)/2] }
+	for _, c := range all {
+		ratios := make([]float64, len(c.runs))
+		for i := range ratios {
+			ratios[i] = all[0].runs[i] / c.runs[i]
+		}
+		fmt.Fprintf(os.Stderr, "%-14s %8.2f µs a hit (%.2f to %.2f), throughput %.1f %%\n", c.name,
+			median(c.runs)/1e3, slices.Min(c.runs)/1e3, slices.Max(c.runs)/1e3, 100*median(ratios))
+	}
+}
+
+// BenchmarkHitFunctions prints what functions cost of a hit's walk alone.
+func BenchmarkHitFunctions(b *testing.B) {
+	all := contenders(b)
+	for _, c := range all {
+		w := single(b, c.source, c.mode)
+		r := httptest.NewRequest("GET", "http://example.com/a", nil)
+		r.RequestURI = "/a"
+		out := &sink{h: http.Header{}}
+		c.ask = func(n int) time.Duration {
+			began := processor(b)
+			for range n {
+				clear(out.h)
+				w.ServeHTTP(out, r)
+			}
+			return processor(b) - began
+		}
+		c.ask(1)
+	}
+	compare(b, all)
+}
+
+// BenchmarkHitsOverHTTP prints what functions cost of the throughput of cached
+// hits over HTTP/1.1, on connections that stay: of the node and of a client
+// that does as little as it can.
+func BenchmarkHitsOverHTTP(b *testing.B) {
+	all := contenders(b)
+	for _, c := range all {
+		c.ask = over(b, c.source, c.mode)
+		c.ask(100)
+	}
+	compare(b, all)
+}
+
+// BenchmarkFunctions counts allocations of a hit's walk.
+func BenchmarkFunctions(b *testing.B) {
+	for _, c := range contenders(b) {
 		b.Run(c.name, func(b *testing.B) {
-			w := single(b, c.source, wasm.ModeShared)
+			w := single(b, c.source, c.mode)
 			r := httptest.NewRequest("GET", "http://example.com/a", nil)
 			r.RequestURI = "/a"
 			out := &sink{h: http.Header{}}
@@ -79,43 +155,6 @@ func BenchmarkHitFunctions(b *testing.B) {
 				w.ServeHTTP(out, r)
 			}
 		})
-	}
-}
-
-// BenchmarkHitsOverHTTP prints what functions cost of the throughput of cached
-// hits over HTTP/1.1, on connections that stay: processor time, which other work
-// on the machine changes less than the clock, of the node and its client
-// together. Medians of interleaved rounds, with the least and the most.
-func BenchmarkHitsOverHTTP(b *testing.B) {
-	guest(b, false)
-	type contender struct {
-		name string
-		ask  func(n int) time.Duration
-		runs []float64
-	}
-	var all []*contender
-	for _, c := range []struct {
-		name   string
-		source []byte
-		mode   wasm.Mode
-	}{
-		{"none", nil, 0}, {"none again", nil, 0},
-		{"tiny, shared", tiny(), wasm.ModeShared}, {"tiny, reset", tiny(), wasm.ModeReset},
-		{"Go, shared", builtGuests.plain, wasm.ModeShared}, {"Go, reset", builtGuests.plain, wasm.ModeReset},
-	} {
-		all = append(all, &contender{name: c.name, ask: over(b, c.source, c.mode)})
-	}
-	const round = 4000
-	for b.Loop() {
-		for _, c := range all {
-			c.runs = append(c.runs, float64(c.ask(round).Nanoseconds())/round)
-		}
-	}
-	median := func(runs []float64) float64 { return slices.Sorted(slices.Values(runs))[len(runs)/2] }
-	base := median(all[0].runs)
-	for _, c := range all {
-		fmt.Fprintf(os.Stderr, "%-14s %8.2f µs a hit (%.2f to %.2f), throughput %.1f %%\n", c.name,
-			median(c.runs)/1e3, slices.Min(c.runs)/1e3, slices.Max(c.runs)/1e3, 100*base/median(c.runs))
 	}
 }
 
@@ -155,31 +194,35 @@ func over(b *testing.B, source []byte, mode wasm.Mode) func(n int) time.Duration
 	server := &http.Server{Handler: w.Handler}
 	go server.Serve(l)
 	b.Cleanup(func() { server.Close() })
-	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { conn.Close() })
-	from := bufio.NewReaderSize(conn, 64<<10)
 	question := []byte("GET /a HTTP/1.1\r\nHost: example.com\r\nUser-Agent: benchmark\r\nAccept: */*\r\n\r\n")
+	var clients []func(n int)
+	for range 16 { // enough that nobody is idle: threads that fall asleep and wake cost more than a hit
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { conn.Close() })
+		from := bufio.NewReaderSize(conn, 64<<10)
+		clients = append(clients, func(n int) {
+			for range n {
+				if _, err := conn.Write(question); err != nil {
+					b.Error(err)
+					return
+				}
+				if seen := answered(b, from); seen != (source != nil) {
+					b.Errorf("x-seen: %v", seen)
+					return
+				}
+			}
+		})
+	}
 	return func(n int) time.Duration {
 		began := processor(b)
-		for range n {
-			if _, err := conn.Write(question); err != nil {
-				b.Fatal(err)
-			}
-			resp, err := http.ReadResponse(from, nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if seen := resp.Header.Get("X-Seen"); (seen == "yes") != (source != nil) {
-				b.Fatalf("x-seen %q", seen)
-			}
-			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-				b.Fatal(err)
-			}
-			resp.Body.Close()
+		var wait sync.WaitGroup
+		for _, client := range clients {
+			wait.Go(func() { client((n + len(clients) - 1) / len(clients)) })
 		}
+		wait.Wait()
 		return processor(b) - began
 	}
 }
@@ -191,4 +234,27 @@ func processor(b *testing.B) time.Duration {
 		b.Skip("no processor time here:", err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// answered reads a response and tells whether the function has left its mark.
+func answered(b *testing.B, from *bufio.Reader) (seen bool) {
+	length := -1
+	for first := true; ; first = false {
+		line, err := from.ReadSlice('\n')
+		if err != nil || first && !bytes.HasPrefix(line, []byte("HTTP/1.1 200 ")) {
+			b.Errorf("got %q, %v", line, err)
+			return !seen
+		}
+		if len(line) == 2 {
+			break
+		}
+		seen = seen || bytes.Equal(line, []byte("X-Seen: yes\r\n"))
+		if n, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			length, _ = strconv.Atoi(string(n[:len(n)-2]))
+		}
+	}
+	if _, err := from.Discard(length); err != nil { // negative without a length
+		b.Error(err)
+	}
+	return seen
 }

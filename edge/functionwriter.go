@@ -89,10 +89,7 @@ func (w *functionWriter) WriteHeader(status int) {
 	if w.content {
 		weaken(w.header)
 	}
-	x.called.run.Received(func(ex *abi.Exchange) {
-		ex.Cache.Status, ex.Failed = x.outcome.String(), x.outcome == Fault
-		ex.Response = abi.Message{Status: status, Header: w.header}
-	})
+	x.called.run.Respond(abi.Message{Status: status, Header: w.header}, x.outcome.String(), x.outcome == Fault)
 	empty := x.method == http.MethodHead || !bodyAllowed(status) || one(w.header["Content-Length"]) == "0"
 	switch {
 	case empty:

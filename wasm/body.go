@@ -138,6 +138,15 @@ func (r *Run) Received(set func(x *abi.Exchange)) {
 	set(r.x)
 }
 
+// Respond is Received for a response that is all there is to set; cache is the
+// outcome of the look-up, failed tells the node's own error.
+func (r *Run) Respond(m abi.Message, cache string, failed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.responded = true
+	r.x.Response, r.x.Cache.Status, r.x.Failed = m, cache, failed
+}
+
 // ResponseBody does so for the response's. A read gives out what is ready: it
 // waits for more only when it has nothing.
 func (r *Run) ResponseBody(src io.Reader) io.Reader {

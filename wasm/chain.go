@@ -276,11 +276,13 @@ func (r *Run) own(m *abi.Message) {
 // keepLength undoes what a guest made of the length: content that it writes is
 // counted by its host, and a wrong one would cut or hold up the message.
 func keepLength(h http.Header, length []string) {
-	if length != nil {
+	now, ok := h["Content-Length"]
+	switch {
+	case length == nil && ok:
+		delete(h, "Content-Length")
+	case length != nil && (!ok || !slices.Equal(now, length)):
 		h["Content-Length"] = length
-		return
 	}
-	delete(h, "Content-Length")
 }
 
 // request runs one function's request callback.
@@ -302,6 +304,9 @@ func (e *entry) request() Result {
 	e.m = m
 	if e.ledger == nil {
 		e.ledger = &ledger{}
+	}
+	if m.passive {
+		return e.beginIdle(stage)
 	}
 	if t := m.enter(e, stage, false); t != nil {
 		e.drop()
@@ -354,6 +359,28 @@ func (e *entry) request() Result {
 	if e.wants.RequestBody && q.Source != nil {
 		delete(q.Header, "Content-Length")
 	}
+	e.settle(false)
+	return Result{}
+}
+
+// beginIdle is request for a guest that looks at responses alone: no code of
+// its runs, so nothing is charged, counted or copied.
+func (e *entry) beginIdle(stage abi.Stage) Result {
+	m := e.m
+	m.mu.Lock()
+	dead := m.dead
+	var err error
+	if !dead {
+		e.s, err = m.guest.Begin(&e.x)
+	}
+	m.mu.Unlock()
+	if dead || err != nil {
+		e.drop()
+		return e.fail(stage, errGone)
+	}
+	e.wants = e.s.Wants()
+	q := &e.run.x.Request
+	q.Body, q.Ended = nil, q.Source == nil
 	e.settle(false)
 	return Result{}
 }

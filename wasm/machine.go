@@ -35,6 +35,7 @@ type machine struct {
 
 	life    context.Context // done when it must not be used again
 	end     context.CancelFunc
+	passive bool         // its guest looks at responses alone
 	waiting atomic.Int32 // goroutines that hold or want mu
 	clean   bool         // it is as at the snapshot; its holder's, or the pool's
 	figures [stages]figures
@@ -129,6 +130,9 @@ func (m *machine) start() (err error) {
 		return err
 	}
 	m.SetGuest(g)
+	if i, ok := g.(interface{ Idle() bool }); ok {
+		m.passive = i.Idle()
+	}
 	if err := m.begin(); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
@@ -95,8 +96,10 @@ type Facts struct {
 	Begun time.Time
 	// Site is the name of the site; Protocol "HTTP/1.1", "HTTP/2" or "HTTP/3".
 	Site, Protocol string
-	// Source and Destination are "address:port".
+	// Source and Destination are "address:port". Local is the latter's address,
+	// which is looked at when Destination is empty.
 	Source, Destination string
+	Local               net.Addr
 	// Client is the client's address, by trusted proxies' word if need be.
 	Client string
 	// TLSVersion is as in crypto/tls, 0 in clear text; ServerName the SNI.

@@ -36,6 +36,9 @@ func (x *Exchange) Property(path string) ([]byte, bool) {
 		}
 		return address(x.Facts.Source, rest)
 	case "destination":
+		if at := x.Facts.Local; x.Facts.Destination == "" && at != nil {
+			return address(at.String(), rest)
+		}
 		return address(x.Facts.Destination, rest)
 	case "connection":
 		return x.connection(rest)

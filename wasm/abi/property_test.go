@@ -3,6 +3,7 @@ package abi
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -32,6 +33,10 @@ func TestProperty(t *testing.T) {
 		if s := string(got); !ok && want != absent || ok && s != want {
 			t.Errorf("%q: got %q, %v, want %q", path, got, ok, want)
 		}
+	}
+	x.Facts.Local = &net.TCPAddr{IP: net.IPv6loopback, Port: 80}
+	if got, ok := x.Property("destination.address"); !ok || string(got) != "[::1]:80" {
+		t.Errorf("destination.address: got %q, %v, want [::1]:80", got, ok)
 	}
 	x.Response = Message{Status: 404, Header: http.Header{"X": {"y"}}}
 	if got, ok := x.Property("response.code"); !ok || string(got) != number(404) {

@@ -25,7 +25,7 @@ func BenchmarkWork(b *testing.B) {
 	}
 	b.Run("size", func(b *testing.B) {
 		for b.Loop() {
-			v.size()
+			v.sums()
 		}
 		perField(b)
 	})
@@ -45,7 +45,7 @@ func BenchmarkWork(b *testing.B) {
 	long := strings.Repeat("v", 1<<17)
 	b.Run("long value", func(b *testing.B) {
 		for b.Loop() {
-			v.apply(replace, "x-1", long, 1<<20)
+			v.apply(replace, nameOf("x-1"), long, 1<<20)
 		}
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(long)), "ns/byte")
 	})

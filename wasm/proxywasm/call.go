@@ -25,6 +25,8 @@ type hostFunc struct {
 	// i32; only for functions that read no argument.
 	older []int
 	run   func(*guest, *frame) uint32
+	// counts is set where the sums of fields stay true.
+	counts bool
 }
 
 type resultKind uint8
@@ -113,6 +115,9 @@ func (h *hostFunc) enter(c *abi.Context, stack []uint64) uint32 {
 	g.debt = 0
 	if !ok {
 		return statusInvalidMemory
+	}
+	if !h.counts {
+		g.sum = sum{}
 	}
 	g.depth++
 	status := h.run(g, f)

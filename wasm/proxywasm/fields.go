@@ -85,62 +85,63 @@ func (v fields) pairs() []pair {
 	return pairs
 }
 
-// count is how many pairs there are.
-func (v fields) count() int {
-	n := count(*v.header)
-	if v.msg == nil {
-		return n
-	}
-	if v.response {
-		return n + min(1, v.msg.Status)
-	}
-	for _, value := range [...]string{v.msg.Method, v.msg.Target, v.msg.Authority, v.msg.Scheme} {
-		n += min(1, len(value))
-	}
-	return n
-}
-
-// size is how many bytes names and values have.
-func (v fields) size() int {
-	n := 0
+// sums are how many pairs there are, and how many bytes names and values have.
+func (v fields) sums() (n, size int) {
 	switch m := v.msg; {
 	case m == nil:
 	case v.response && m.Status != 0:
-		n = len(":status200")
+		n, size = 1, len(":status200")
 	case v.response:
-		n = len(":status")
+		size = len(":status")
 	default:
-		n = len(":method:path:authority:scheme") + len(m.Method) + len(m.Target) + len(m.Authority) + len(m.Scheme)
+		size = len(":method:path:authority:scheme")
+		for _, value := range [...]string{m.Method, m.Target, m.Authority, m.Scheme} {
+			n += min(1, len(value))
+			size += len(value)
+		}
 	}
 	for name, values := range *v.header {
-		for _, value := range values {
-			n += len(name) + len(value)
-		}
+		n += len(values)
+		size += bytesIn(name, values)
+	}
+	return n, size
+}
+
+// bytesIn is what the lines of a field have.
+func bytesIn(name string, lines []string) int {
+	n := len(lines) * len(name)
+	for _, line := range lines {
+		n += len(line)
 	}
 	return n
 }
 
-// canonical returns the name as it stands in the map, in lower case. A
-// request's Host is its authority, for HTTP/1 and 2 alike.
-func (v fields) canonical(name string) string {
-	name = strings.ToLower(name)
-	if name == "host" && v.msg != nil && !v.response {
-		return ":authority"
+// count is how many pairs there are.
+func (v fields) count() int {
+	n, _ := v.sums()
+	return n
+}
+
+// canonical returns the name as it stands in the map. A request's Host is its
+// authority, for HTTP/1 and 2 alike.
+func (v fields) canonical(name fieldName) fieldName {
+	if name.lower == "host" && v.msg != nil && !v.response {
+		return fieldName{lower: ":authority"}
 	}
 	return name
 }
 
 // value returns the values of a field, joined if there are several.
-func (v fields) value(name string) (string, bool) {
+func (v fields) value(name fieldName) (string, bool) {
 	name = v.canonical(name)
-	if strings.HasPrefix(name, ":") {
-		if !slices.Contains(v.pseudoNames(), name) {
+	if strings.HasPrefix(name.lower, ":") {
+		if !slices.Contains(v.pseudoNames(), name.lower) {
 			return "", false
 		}
-		value := v.pseudo(name)
+		value := v.pseudo(name.lower)
 		return value, value != ""
 	}
-	values := (*v.header)[http.CanonicalHeaderKey(name)]
+	values := (*v.header)[name.key]
 	if len(values) == 0 {
 		return "", false
 	}
@@ -158,33 +159,33 @@ const (
 
 // apply changes one field. It changes nothing and is not ok when name or value
 // are not valid, or add more than room bytes.
-func (v fields) apply(c change, name, value string, room int) (changed, ok bool) {
+func (v fields) apply(c change, name fieldName, value string, room int) (changed, ok bool) {
 	name = v.canonical(name)
-	if strings.HasPrefix(name, ":") {
-		return v.applyPseudo(c, name, value, room)
+	if strings.HasPrefix(name.lower, ":") {
+		return v.applyPseudo(c, name.lower, value, room)
 	}
-	if value = strings.Trim(value, " \t"); !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+	if value = strings.Trim(value, " \t"); !name.valid || !httpguts.ValidHeaderFieldValue(value) {
 		return false, false
 	}
-	if ofConnection(name) {
+	if name.connection {
 		// Not the guest's to change, yet nothing that guests of other hosts
 		// are told: there HTTP/2 drops such fields.
 		return false, true
 	}
-	key := http.CanonicalHeaderKey(name)
+	key := name.key
 	if c == remove {
 		_, had := (*v.header)[key]
 		delete(*v.header, key)
 		return had, true
 	}
-	if name == "content-length" && !validLength(value) || len(key)+len(value) > room {
+	if name.lower == "content-length" && !validLength(value) || len(key)+len(value) > room {
 		return false, false
 	}
 	if *v.header == nil {
 		*v.header = make(http.Header)
 	}
 	old := (*v.header)[key]
-	if c == replace || name == "content-length" {
+	if c == replace || name.lower == "content-length" {
 		old = nil
 	}
 	(*v.header)[key] = append(slices.Clip(old), value)
@@ -225,7 +226,8 @@ func (v fields) set(pairs []pair, limit int) bool {
 	}
 	host, hosts := "", 0
 	for _, p := range pairs {
-		name := v.canonical(p.name)
+		field := v.canonical(nameOf(p.name))
+		name := field.lower
 		if name == ":authority" && p.name[0] != ':' {
 			host, hosts = p.value, hosts+1
 			continue
@@ -234,14 +236,14 @@ func (v fields) set(pairs []pair, limit int) bool {
 		if slices.Contains(v.pseudoNames(), name) && next.pseudo(name) == "" && v.pseudo(name) == p.value {
 			continue
 		}
-		if _, ok := next.apply(add, name, p.value, limit); !ok {
+		if _, ok := next.apply(add, field, p.value, limit); !ok {
 			return false
 		}
 		limit -= len(p.name) + len(p.value)
 	}
 	// A Host beside :authority is but an echo of it (RFC 9113, 8.3.1).
 	if hosts == 1 && !slices.ContainsFunc(pairs, func(p pair) bool { return p.name == ":authority" }) && host != v.msg.Authority {
-		if _, ok := next.apply(add, ":authority", host, limit); !ok {
+		if _, ok := next.apply(add, fieldName{lower: ":authority"}, host, limit); !ok {
 			return false
 		}
 	} else if hosts > 1 {

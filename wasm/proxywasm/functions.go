@@ -10,7 +10,7 @@ func hostFuncs() map[string]*hostFunc {
 		"pthread_equal":                   {shape: "ii", run: equal},
 	}
 	for name, h := range map[string]hostFunc{
-		"log":                          {shape: "ib", run: log},
+		"log":                          {shape: "ib", run: log, counts: true},
 		"get_log_level":                {shape: "4", run: logLevel},
 		"get_current_time_nanoseconds": {shape: "8", run: currentTime},
 		"set_tick_period_milliseconds": {shape: "i", run: setTickPeriod},
@@ -18,10 +18,10 @@ func hostFuncs() map[string]*hostFunc {
 		"get_header_map_size":      {shape: "i4", run: mapSize},
 		"get_header_map_pairs":     {shape: "id", run: mapPairs},
 		"set_header_map_pairs":     {shape: "ib", run: setMapPairs},
-		"get_header_map_value":     {shape: "ibd", run: mapValue},
-		"add_header_map_value":     {shape: "ibb", run: addMapValue},
-		"replace_header_map_value": {shape: "ibb", run: replaceMapValue},
-		"remove_header_map_value":  {shape: "ib", run: removeMapValue},
+		"get_header_map_value":     {shape: "ibd", run: mapValue, counts: true},
+		"add_header_map_value":     {shape: "ibb", run: addMapValue, counts: true},
+		"replace_header_map_value": {shape: "ibb", run: replaceMapValue, counts: true},
+		"remove_header_map_value":  {shape: "ib", run: removeMapValue, counts: true},
 
 		"get_buffer_bytes":  {shape: "iiid", run: bufferBytes},
 		"set_buffer_bytes":  {shape: "iiib", run: setBufferBytes},
@@ -33,7 +33,7 @@ func hostFuncs() map[string]*hostFunc {
 		"set_effective_context": {shape: "i", run: setEffectiveContext},
 		"done":                  {shape: "", run: done},
 
-		"get_property":          {shape: "bd", run: property},
+		"get_property":          {shape: "bd", run: property, counts: true},
 		"set_property":          {shape: "bb", run: setProperty},
 		"call_foreign_function": {shape: "bbd", run: callForeign},
 

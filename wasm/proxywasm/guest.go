@@ -68,6 +68,9 @@ type guest struct {
 	// debt has bytes copied to the guest, and other work, that the next call
 	// is charged for.
 	debt int
+
+	names map[string]fieldName
+	sum   sum
 }
 
 // exports are the functions of a guest. They are resolved once: looking one up
@@ -252,7 +255,7 @@ func (g *guest) invoke(s *stream, c callback, args ...uint64) (uint32, error) {
 	copy(g.stack[:], args)
 	g.inCallback, g.effective, g.running, g.debt = true, s, s, 0
 	err := g.machine.Call(c.f, g.stack[:max(len(args), 1)])
-	g.inCallback, g.effective, g.running = false, nil, nil
+	g.inCallback, g.effective, g.running, g.sum = false, nil, nil, sum{}
 	var result uint32
 	if err != nil {
 		g.failed = err
@@ -342,6 +345,13 @@ func (g *guest) Begin(x *abi.Exchange) (abi.Stream, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Idle reports whether streams begin, and their requests pass, without any of
+// the guest's code.
+func (g *guest) Idle() bool {
+	e := &g.exports
+	return !e.contextCreate.some() && !e.requestHeaders.some() && !e.requestBody.some() && !e.requestTrailers.some() && !e.done.some()
 }
 
 // Tick runs proxy_on_tick.

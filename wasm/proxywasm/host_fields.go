@@ -114,7 +114,7 @@ func mapValue(g *guest, f *frame) uint32 {
 	if len(f.in[0]) > g.services.FieldLimit() {
 		return statusNotFound
 	}
-	value, ok := v.value(string(f.in[0]))
+	value, ok := v.value(g.name(f.in[0]))
 	if !ok {
 		return statusNotFound
 	}
@@ -131,20 +131,20 @@ func changeField(g *guest, f *frame, c change) uint32 {
 	if !ok || !writable || len(f.in[0])+len(f.in[1]) > limit {
 		return statusBadArgument
 	}
-	room := limit
+	name, room := g.name(f.in[0]), limit
 	if c != remove {
-		n := v.count()
-		g.debt += countWork * n
-		if c == add && n >= maxFields {
+		has := g.count(v)
+		g.debt += countWork * has.n
+		if c == add && has.n >= maxFields {
 			return statusBadArgument
 		}
-		room -= v.size()
+		room -= has.size
 		if c == replace {
-			old, _ := v.value(string(f.in[0]))
+			old, _ := v.value(name)
 			room += len(old)
 		}
 	}
-	changed, ok := v.apply(c, string(f.in[0]), string(f.in[1]), room)
+	changed, ok := g.changing(v, c, name, string(f.in[1]), room)
 	if !ok {
 		return statusBadArgument
 	}

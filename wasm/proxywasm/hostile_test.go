@@ -227,7 +227,7 @@ func TestStormsLeaveLittle(t *testing.T) {
 		enter("proxy_done")
 	}
 	r := &st.x.Request
-	if size := newFields(r, 0).size(); size > s.fieldLimit {
+	if _, size := newFields(r, 0).sums(); size > s.fieldLimit {
 		t.Errorf("header has %d bytes, want at most %d", size, s.fieldLimit)
 	}
 	if len(r.Body) > int(s.bodyLimit) {

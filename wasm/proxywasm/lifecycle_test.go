@@ -106,7 +106,13 @@ func TestWantsAreTheExports(t *testing.T) {
 	h := newHost(t)
 	g, _ := h.run(script{callbacks: calls{"proxy_on_request_headers": nil, "proxy_on_response_body": nil}}, newServices())
 	s := must[abi.Stream](t)(g.Begin(exchange()))
-	same(t, "wants", s.Wants(), abi.Wants{RequestHeaders: true, ResponseBody: true})
+	same(t, "wants", s.Wants(), abi.Wants{RequestHeaders: true, ResponseBody: true, Silent: true})
+	for _, last := range []string{"proxy_on_done", "proxy_on_log", "proxy_on_delete"} {
+		g, _ := h.run(script{callbacks: calls{last: nil}}, newServices())
+		if s := must[abi.Stream](t)(g.Begin(exchange())); s.Wants().Silent {
+			t.Errorf("a guest with %s is said to have no callback at the end", last)
+		}
+	}
 }
 
 func TestRefusedStart(t *testing.T) {

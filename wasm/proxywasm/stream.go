@@ -70,6 +70,7 @@ func (s *stream) Wants() abi.Wants {
 		ResponseHeaders:  e.responseHeaders.some(),
 		ResponseBody:     e.responseBody.some(),
 		ResponseTrailers: e.responseTrailers.some(),
+		Silent:           !e.done.some() && !e.log.some() && !e.delete.some(),
 	}
 }
 
@@ -110,7 +111,7 @@ func (s *stream) header(p phase, c, trailers callback) (abi.Action, error) {
 		return abi.Stop, s.g.failed
 	}
 	m := s.message(p.side())
-	n := newFields(m, p.side()).count()
+	n := s.g.count(newFields(m, p.side())).n
 	end := lastPart(m, trailers) && len(m.Body) == 0
 	if c.params == 2 {
 		return s.callback(p, c, uint64(s.id), uint64(n))
