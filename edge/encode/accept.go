@@ -174,6 +174,7 @@ func (a Accepted) Choose(prefer []Coding, stored, makeable Set) (Coding, bool) {
 func PreferStored() []Coding { return []Coding{Brotli, Zstd, Gzip} }
 
 // PreferStream returns the default order for responses that are compressed for
-// one client and then forgotten: zstd, gzip, br. Zstd takes a fraction of
-// brotli's time and is both quicker and smaller than gzip.
+// one client and then forgotten: zstd, gzip, br. By what they cost: zstd takes a
+// sixth of brotli's time and two thirds of gzip's, for a tenth and a fiftieth more
+// bytes (see the qualities in coder.go).
 func PreferStream() []Coding { return []Coding{Zstd, Gzip, Brotli} }

@@ -22,7 +22,7 @@ type file struct {
 	content []byte
 }
 
-// corpus returns up to three real files of each kind, of 1 KiB to 1 MiB, out of
+// corpus returns up to three real files of each kind, of 1 to 512 KiB, out of
 // the Go installation and the module cache. A kind that is not found is named in
 // the test's log.
 func corpus(t testing.TB) []file {
@@ -48,7 +48,7 @@ var findCorpus = sync.OnceValues(func() (files []file, missing []string) {
 			if !slices.Contains(kinds, kind) {
 				return nil
 			}
-			if info, err := entry.Info(); err == nil && info.Size() >= 1<<10 && info.Size() <= 1<<20 {
+			if info, err := entry.Info(); err == nil && info.Size() >= 1<<10 && info.Size() <= 1<<19 {
 				found[kind] = append(found[kind], name)
 			}
 			return nil
