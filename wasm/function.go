@@ -80,7 +80,8 @@ type Function struct {
 	vms       *vms  // in ModeShared
 	breaker   breaker
 	shared    shared
-	shadow    *shadow      // nil unless it was loaded as one
+	shadow    *shadow // nil unless it was loaded as one
+	took      LoadTimes
 	bytes     atomic.Int64 // of machines' memories
 	dropped   atomic.Int64 // log lines and answers
 	passed    atomic.Int64 // responses too large to buffer
@@ -92,6 +93,13 @@ type Function struct {
 	machines map[*machine]struct{}
 	retired  [stages]figures // of machines gone; and what no machine counted
 }
+
+// LoadTimes are what loading a function took: rewriting the module, compiling
+// it (or finding it compiled), and starting a machine, as each new one is.
+type LoadTimes struct{ Rewrite, Compile, Start time.Duration }
+
+// Took returns what loading the function took.
+func (f *Function) Took() LoadTimes { return f.took }
 
 // Name returns the function's name.
 func (f *Function) Name() string { return f.name }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	"seawall/wasm/abi"
 	"seawall/wasm/httpwasm"
@@ -90,7 +91,7 @@ func (h *Host) load(ctx context.Context, s Spec) (*Function, error) {
 
 // make rewrites, compiles, links, starts and tries the module.
 func (f *Function) make(ctx context.Context, s Spec, imports []abi.Import) error {
-	l := f.limits
+	l, began := f.limits, time.Now()
 	m, err := meter.Rewrite(s.Source, meter.Limits{Memory: pages(l.Memory), Table: uint32(l.Table), Depth: uint32(l.Depth)})
 	if err != nil {
 		return err
@@ -98,9 +99,11 @@ func (f *Function) make(ctx context.Context, s Spec, imports []abi.Import) error
 	if f.mode == ModeReset && m.Mutates {
 		return errors.New("it changes its tables, drops segments or has globals that cannot be restored, so mode reset cannot undo a request; choose mode: shared if requests may see what others left")
 	}
+	f.took.Rewrite, began = time.Since(began), time.Now()
 	if f.compiled, err = f.host.compile(ctx, m.Wasm); err != nil {
 		return err
 	}
+	f.took.Compile = time.Since(began)
 	m.Wasm = nil
 	f.module = m
 	if f.links, err = f.abi.Link(ctx, f.host.runtime, imports); err != nil {
@@ -122,10 +125,12 @@ func (f *Function) make(ctx context.Context, s Spec, imports []abi.Import) error
 func (f *Function) tried(ctx context.Context) (*machine, error) {
 	var first error
 	for _, body := range []string{"", "trial\n"} {
+		began := time.Now()
 		m, err := f.newMachine(ctx)
 		if err != nil {
 			return nil, err
 		}
+		f.took.Start = time.Since(began)
 		if err = f.trial(m, body); err == nil {
 			return m, nil
 		}

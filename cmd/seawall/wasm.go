@@ -12,7 +12,7 @@ import (
 type wasmCommand struct {
 	Check wasmCheckCommand `cmd:"" help:"Tell what a module is, what it imports, and why it would be refused."`
 	Test  wasmTestCommand  `cmd:"" help:"Run a module on a request and print what it changed."`
-	Bench laterCommand     `cmd:"" passthrough:"" help:"Measure a module. (In a later version.)"`
+	Bench wasmBenchCommand `cmd:"" help:"Measure what a module costs for each request."`
 }
 
 // wasmCheckCommand is `seawall wasm check FILE`.
