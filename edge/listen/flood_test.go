@@ -62,6 +62,7 @@ func TestFloodsAreEnded(t *testing.T) {
 			t.Run(c.name+" "+p.name, func(t *testing.T) {
 				n := startFull(t, &Server{Handler: http.HandlerFunc(hello)})
 				f := n.dialSecond(t, p)
+				until(t, "the connection is accepted", func() bool { return !n.nobody() })
 				go io.Copy(io.Discard, f.Conn)
 				sent := 0
 				for sent < frames && c.flood(f, sent) == nil {
@@ -92,6 +93,7 @@ func TestInducedResetsAreEnded(t *testing.T) {
 				cut.Add(1)
 			})})
 			f := n.dialSecond(t, p)
+			until(t, "the connection is accepted", func() bool { return !n.nobody() })
 			go io.Copy(io.Discard, f.Conn)
 			sent := int64(0)
 			for ended := false; sent < most && !ended; {
@@ -130,6 +132,7 @@ func TestResetStreamsAreForgotten(t *testing.T) {
 				began.Add(1)
 			})})
 			f := n.dialSecond(t, p)
+			until(t, "the connection is accepted", func() bool { return !n.nobody() })
 			go io.Copy(io.Discard, f.Conn)
 			const streams = 50
 			for i := range uint32(streams) {

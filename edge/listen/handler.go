@@ -56,7 +56,7 @@ func alikeConnect(r *http.Request) {
 
 // serveStream answers an exchange of HTTP/2 or 3.
 func (s *Server) serveStream(h http.Handler, w http.ResponseWriter, r *http.Request) {
-	timed := newTimedWriter(w, r, s.WriteTimeout, func() { s.Count(Stalled) })
+	timed := &timedWriter{ResponseWriter: w, s: s, request: r}
 	q, third := r.Context().Value(connKey{}).(*quicConn)
 	if third {
 		s.settle(w, r)

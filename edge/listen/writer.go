@@ -29,26 +29,43 @@ func noneIs(r *http.Request) time.Time {
 // goroutine, twice a write.
 type timedWriter struct {
 	http.ResponseWriter
-	rc      *http.ResponseController
+	s       *Server
 	request *http.Request
-	stall   time.Duration
-	cut     func() // told when the client took nothing for too long
-	timed   bool   // the handler's deadline is set
-	sent    bool   // the final head is
+	timed   bool // the handler's deadline is set
+	sent    bool // the final head is
+	held    int  // bytes written while nothing went out; over heldBytes when something may have
 	timer   *time.Timer
 
 	mu    sync.Mutex
 	armed bool // a write is under way; guarded by mu
 }
 
-func newTimedWriter(w http.ResponseWriter, r *http.Request, stall time.Duration, cut func()) *timedWriter {
-	return &timedWriter{ResponseWriter: w, rc: http.NewResponseController(w), request: r, stall: stall, cut: cut}
+// heldBytes of content, and the head before them, are kept by net/http and
+// quic-go (4 KiB) until the handler ends or flushes: writing them cannot block.
+const heldBytes = 2 << 10
+
+// holds counts n bytes more and reports whether all are only held.
+func (w *timedWriter) holds(n int) bool {
+	if w.held <= heldBytes {
+		w.held += n
+	}
+	return w.held <= heldBytes
+}
+
+// rc reaches the stream's deadlines.
+func (w *timedWriter) rc() *http.ResponseController {
+	return http.NewResponseController(w.ResponseWriter)
 }
 
 // WriteHeader sends an interim response at once, which may block.
 func (w *timedWriter) WriteHeader(status int) {
 	w.clean()
-	w.sent = w.sent || status >= 200
+	if status >= 200 {
+		w.sent = true
+		w.ResponseWriter.WriteHeader(status) // held with what follows
+		return
+	}
+	w.held = heldBytes + 1
 	w.arm()
 	defer w.disarm()
 	w.ResponseWriter.WriteHeader(status)
@@ -57,6 +74,9 @@ func (w *timedWriter) WriteHeader(status int) {
 func (w *timedWriter) Write(p []byte) (int, error) {
 	w.clean()
 	w.sent = true
+	if w.holds(len(p)) {
+		return w.ResponseWriter.Write(p)
+	}
 	var all int
 	for { // in pieces: the time is for a client that takes nothing
 		n, err := w.writePiece(p[all:min(len(p), all+writePiece)])
@@ -76,9 +96,10 @@ func (w *timedWriter) writePiece(p []byte) (int, error) {
 func (w *timedWriter) FlushError() error {
 	w.clean()
 	w.sent = true
+	w.held = heldBytes + 1
 	w.arm()
 	defer w.disarm()
-	return w.rc.Flush()
+	return w.rc().Flush()
 }
 
 // Flush makes it an http.Flusher.
@@ -89,7 +110,15 @@ func (w *timedWriter) SetWriteDeadline(t time.Time) error {
 	if w.timed = !t.IsZero(); !w.timed {
 		t = noneIs(w.request)
 	}
-	return w.rc.SetWriteDeadline(t)
+	return w.setWriteDeadline(t)
+}
+
+// setWriteDeadline is the stream's own, without a controller for each answer.
+func (w *timedWriter) setWriteDeadline(t time.Time) error {
+	if to, ok := w.ResponseWriter.(interface{ SetWriteDeadline(time.Time) error }); ok {
+		return to.SetWriteDeadline(t)
+	}
+	return w.rc().SetWriteDeadline(t)
 }
 
 // SetReadDeadline bounds how long content is waited for.
@@ -97,7 +126,7 @@ func (w *timedWriter) SetReadDeadline(t time.Time) error {
 	if t.IsZero() {
 		t = noneIs(w.request)
 	}
-	return w.rc.SetReadDeadline(t)
+	return w.rc().SetReadDeadline(t)
 }
 
 // Unwrap gives http.ResponseController the rest.
@@ -111,9 +140,9 @@ func (w *timedWriter) arm() {
 	w.armed = true
 	w.mu.Unlock()
 	if w.timer == nil {
-		w.timer = time.AfterFunc(w.stall, w.expired)
+		w.timer = time.AfterFunc(w.s.WriteTimeout, w.expired)
 	} else {
-		w.timer.Reset(w.stall)
+		w.timer.Reset(w.s.WriteTimeout)
 	}
 }
 
@@ -134,8 +163,8 @@ func (w *timedWriter) expired() {
 	defer w.mu.Unlock()
 	if w.armed {
 		w.armed = false
-		_ = w.rc.SetWriteDeadline(time.Unix(1, 0)) // ends the stream in HTTP/2, the write in HTTP/3
-		w.cut()
+		_ = w.setWriteDeadline(time.Unix(1, 0)) // ends the stream in HTTP/2, the write in HTTP/3
+		w.s.Count(Stalled)
 	}
 }
 
@@ -143,7 +172,7 @@ func (w *timedWriter) expired() {
 func (w *timedWriter) finish() {
 	w.clean()
 	if !w.timed {
-		_ = w.rc.SetWriteDeadline(time.Now().Add(w.stall)) // a stream without deadlines fails at Write
+		_ = w.setWriteDeadline(time.Now().Add(w.s.WriteTimeout)) // a stream without deadlines fails at Write
 	}
 }
 
