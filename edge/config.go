@@ -11,6 +11,7 @@ import (
 	"seawall/edge/rfc9111"
 	"seawall/purge"
 	"seawall/wasm"
+	"seawall/wasm/abi"
 )
 
 // Config says what a Handler answers for. It is read once, by New; a changed
@@ -40,6 +41,8 @@ type Config struct {
 	// Trusted are the peers whose X-Forwarded-* and Forwarded fields are
 	// believed and extended; those of others are replaced.
 	Trusted []netip.Prefix
+	// Locate tells functions where a client's address is; nil knows no place.
+	Locate func(client string) abi.Geo
 	// Access receives one record a request; nil writes none.
 	Access *AccessLog
 	// Stats are kept across configurations; nil makes new ones.
@@ -75,6 +78,8 @@ type Site struct {
 	OriginFunctions *wasm.Chain
 	// Encode is the site's compression; nil sends what the origin sent.
 	Encode *Encode
+	// Settings are names and values that its functions may read.
+	Settings [][2]string
 	// Limits bound what a client may send.
 	Limits Limits
 	// Purgers are the clients that may purge a URL by the method PURGE; none by

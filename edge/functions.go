@@ -36,11 +36,12 @@ type called struct {
 func (x *exchange) facts() abi.Facts {
 	f := abi.Facts{
 		ID: x.requestID(), Begun: x.now, Site: x.site.Name, Protocol: protocol(x.r).String(),
-		Source: x.r.RemoteAddr, Client: x.client(),
+		Source: x.r.RemoteAddr, Client: x.client(), Locate: x.h.Locate, Settings: x.site.Settings,
 	}
 	f.Local, _ = x.r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if t := x.r.TLS; t != nil {
 		f.TLSVersion, f.ServerName, f.MTLS = t.Version, t.ServerName, len(t.VerifiedChains) > 0
+		f.ALPN, f.Cipher = t.NegotiatedProtocol, t.CipherSuite
 	}
 	return f
 }

@@ -56,6 +56,9 @@ type Spec struct {
 	Version string
 	// Shadow makes a candidate that runs behind requests: see Attached.
 	Shadow bool
+	// Foreign are functions of the node that it may call by name, before those
+	// of the host: what this function was granted.
+	Foreign map[string]func(x *abi.Exchange, args []byte) ([]byte, error)
 }
 
 // Function is a loaded module. It lives until Close was called and the last
@@ -74,6 +77,7 @@ type Function struct {
 	compiled  wazero.CompiledModule
 	links     map[string]api.Module
 	upstreams map[string]*egress
+	foreign   map[string]func(*abi.Exchange, []byte) ([]byte, error)
 	reads     bool // it may read the request's content when asked for its header
 	snapshot  *snapshot
 	pool      *pool // in ModeReset

@@ -57,7 +57,7 @@ func (h *Host) load(ctx context.Context, s Spec) (*Function, error) {
 	}
 	f := &Function{host: h, log: h.log, name: s.Name, config: slices.Clone(s.Config), vmConfig: slices.Clone(s.VMConfig),
 		mode: s.Mode, onError: s.OnError, limits: limits, abi: guest, machines: map[*machine]struct{}{},
-		upstreams: map[string]*egress{}}
+		upstreams: map[string]*egress{}, foreign: s.Foreign}
 	if f.mode == ModeDefault {
 		f.mode = ModeShared
 		if guest.Name() == "http-wasm" {

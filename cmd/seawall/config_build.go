@@ -68,7 +68,7 @@ func (s *siteSettings) edge(from http.RoundTripper) edge.Site {
 		},
 		Encode:  s.Encode.edge(),
 		Limits:  edge.Limits{URL: int(s.Limits.URL), Body: s.Limits.Body},
-		Purgers: s.Access.Purge,
+		Purgers: s.Access.Purge, Settings: s.facts(),
 	}
 	if c.HeuristicFraction == 0 { // in a file 0 is none, in edge.Cache the default
 		site.Cache.HeuristicFraction = -1

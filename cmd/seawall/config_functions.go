@@ -29,8 +29,9 @@ type functionOptions struct {
 	Mode             wasm.Mode
 	OnError          wasm.OnError
 	Limits           wasm.Limits // 0 is wasm's own default
-	Upstreams        []string    // nil is none
 	shadow           bool        // it runs behind requests
+	Upstreams        []string    // nil is none, as of the next two
+	Keys, Maps       []string
 }
 
 // upstreamSettings are a target of functions' own calls.
@@ -69,6 +70,10 @@ func functionKeys() []key[functionSettings] {
 			meaning: "the upstreams that it may call; without it, none"},
 		{name: "candidate", takes: section(candidateKeys, func(s *s) *candidateSettings { return &s.Candidate }),
 			meaning: "another version of it, for some of the requests or in the shadow of them"},
+		{name: "keys", takes: many("a name of keys", parseFunctionName, func(s *s) *[]string { return &s.Keys }),
+			meaning: "the keys that it may use; without it, none"},
+		{name: "maps", takes: many("a name of maps", parseFunctionName, func(s *s) *[]string { return &s.Maps }),
+			meaning: "the maps that it may read; without it, none"},
 	}
 	for _, o := range functionWords() {
 		keys = append(keys, key[s]{name: o.name, def: o.def, meaning: o.meaning,
@@ -362,12 +367,15 @@ func parseUpstream(s string) (string, error) {
 func checkFunctions(d *decoder, root ast.Node, s *settings) {
 	for i := range s.Functions {
 		f := &s.Functions[i]
-		upstreams, _ := child(child(child(root, "functions"), f.Name), "upstreams").(*ast.SequenceNode)
-		for j, name := range f.Upstreams {
-			if s.upstream(name) || upstreams == nil || j >= len(upstreams.Values) {
-				continue
+		at := child(child(root, "functions"), f.Name)
+		for _, g := range s.granted(&f.functionOptions) {
+			list, _ := child(at, g.key).(*ast.SequenceNode)
+			for j, name := range *g.names {
+				if g.known(name) || list == nil || j >= len(list.Values) {
+					continue
+				}
+				d.fail(list.Values[j], "no %s is named %q; %s", g.what, name, g.hint)
 			}
-			d.fail(upstreams.Values[j], "no upstream is named %q; add it to upstreams, with its url", name)
 		}
 		f.checkCandidate(d, root, s)
 	}

@@ -187,7 +187,10 @@ func readBounded(r io.Reader, limit int64) ([]byte, error) {
 }
 
 // readSecret reads the file a file: value names.
-func readSecret(path string) ([]byte, error) {
+func readSecret(path string) ([]byte, error) { return readRegular(path, maxSecret) }
+
+// readRegular reads a regular file of at most limit bytes.
+func readRegular(path string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -200,5 +203,5 @@ func readSecret(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	return readBounded(file, maxSecret)
+	return readBounded(file, limit)
 }

@@ -10,6 +10,7 @@ import (
 
 	"seawall/edge/admin"
 	"seawall/edge/rfc9111"
+	"seawall/wasm/extras"
 )
 
 // settings are a whole configuration, every default filled in.
@@ -26,6 +27,9 @@ type settings struct {
 
 	Functions []functionSettings // in the file's order
 	Upstreams []upstreamSettings
+	Geo       extras.Geo
+	Keys      []namedKeySettings
+	Maps      []mapSettings
 
 	path       string       // of the file; "" when there is none
 	unresolved []unresolved // in the file's order
@@ -159,6 +163,14 @@ func settingsKeys() []key[settings] {
 		{name: "upstreams", takes: named(upstreamKeys, func(u *upstreamSettings, name string, _, _ int) { u.Name = name },
 			func(s *settings) *[]upstreamSettings { return &s.Upstreams }),
 			meaning: "servers by name that functions may call"},
+		{name: "geo", takes: section(geoKeys, func(s *settings) *extras.Geo { return &s.Geo }),
+			meaning: "where clients' addresses are, for functions"},
+		{name: "keys", takes: named(namedKeyKeys, func(k *namedKeySettings, name string, line, column int) {
+			k.Name, k.line, k.column = name, line, column
+		}, func(s *settings) *[]namedKeySettings { return &s.Keys }),
+			meaning: "secrets and public keys by name that functions may use, never see"},
+		{name: "maps", takes: namedMaps(),
+			meaning: "look-up tables by name that functions may read"},
 		later[settings]("trace", "tracing comes later"),
 	}
 }

@@ -37,7 +37,7 @@ func TestConfigurationErrors(t *testing.T) {
 		want       []string
 	}{
 		{"unknown key", "chache: {}\n", []string{`f.yaml:1:1: unknown key "chache"; did you mean cache?`}},
-		{"unknown key far from all", "\nfoo: 1\n", []string{`f.yaml:2:1: unknown key "foo"; known here: listen, admin, tls, cache, encode, sites, trusted_proxies, nodes, log, functions, upstreams`}},
+		{"unknown key far from all", "\nfoo: 1\n", []string{`f.yaml:2:1: unknown key "foo"; known here: listen, admin, tls, cache, encode, sites, trusted_proxies, nodes, log, functions, upstreams, geo, keys, maps`}},
 		{"unknown key below", "cache:\n  memry: 1MiB\n", []string{`f.yaml:2:3: unknown key "memry"; did you mean memory?`}},
 		{"duplicate key", "log: {}\ncache: {}\nlog: {}\n", []string{`f.yaml:3:1: log is already set at line 1; leave one of them`}},
 		{"later keys", "trace: {}\ntls: {acme: {}, client_ca: x}\n", []string{

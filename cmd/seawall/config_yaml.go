@@ -88,6 +88,7 @@ func parseSettings(file string, text []byte, env func(string) (string, bool), re
 		mappingInto(d, body, settingsKeys(), s)
 		checkTokenSites(d, body, s)
 		checkFunctions(d, body, s)
+		checkKeys(d, body, s)
 	}
 	if len(d.faults) == 0 {
 		return s, nil

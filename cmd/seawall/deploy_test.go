@@ -72,6 +72,9 @@ func TestCompleteHasEveryKey(t *testing.T) {
 	names = appendNames(names, functionKeys())
 	names = appendNames(names, functionLimitKeys())
 	names = appendNames(names, upstreamKeys())
+	names = appendNames(names, geoKeys())
+	names = appendNames(names, namedKeyKeys())
+	names = appendNames(names, jwksKeys())
 	names = appendNames(names, nodeKeys())
 	names = appendNames(names, logKeys())
 	if len(names) < 50 {

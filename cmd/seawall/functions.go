@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"seawall/wasm"
+	"seawall/wasm/extras"
 )
 
 // maxModule is the largest module, in bytes.
@@ -28,6 +29,7 @@ type functions struct {
 	log     *slog.Logger
 	cache   string // of compiled modules; "" is none
 	kept    *uploadFolder
+	extras  *extras.Services // what they may ask of the node
 	uploads map[string]*upload
 
 	mu      sync.Mutex
@@ -52,6 +54,7 @@ type loaded struct {
 	sum     string // SHA-256 of the module
 	size    int
 	options functionOptions
+	grant   *extras.Grant
 	engine  *engine
 	users   int // sets that have it; guarded by functions.mu
 }
@@ -59,6 +62,7 @@ type loaded struct {
 // functionSet is the functions of one generation, by name.
 type functionSet struct {
 	of      *functions
+	extras  *extras.Set // of its configuration
 	members map[string]*member
 }
 
@@ -83,7 +87,7 @@ type wanted struct {
 
 // openFunctions reads what was uploaded before. d may keep nothing.
 func openFunctions(d *data, log *slog.Logger) (*functions, error) {
-	fs := &functions{log: log, past: make(map[string]*tally)}
+	fs := &functions{log: log, extras: extras.New(extras.Options{Log: log}), past: make(map[string]*tally)}
 	dir := ""
 	if d.path != "" {
 		dir = filepath.Join(d.path, "functions")
@@ -104,7 +108,11 @@ func (fs *functions) resolve(s *settings, uploads map[string]*upload, old *funct
 	if err := s.resolve(known); err != nil {
 		return nil, err
 	}
-	set := &functionSet{of: fs, members: make(map[string]*member)}
+	own, err := fs.extras.Open(s.extras())
+	if err != nil {
+		return nil, err
+	}
+	set := &functionSet{of: fs, extras: own, members: make(map[string]*member)}
 	var list []fault
 	for i := range s.Functions {
 		f := &s.Functions[i]
@@ -140,13 +148,13 @@ func (fs *functions) add(set *functionSet, s *settings, f *functionSettings, upl
 	if w.upload != nil && tried != nil && tried.why == "" && before.sum != w.upload.SHA256 && tried.sum == w.upload.SHA256 {
 		before = tried // it is promoted, and runs on
 	}
-	m, err := fs.proven(s, w, before, reread)
+	m, err := fs.proven(set, s, w, before, reread)
 	if err != nil {
 		return err
 	}
 	set.members[f.Name] = m
 	if w, by, ok := f.wanted(uploads[f.Name+candidateSuffix]); ok {
-		if m.candidate, err = fs.proven(s, w, tried, reread); err != nil {
+		if m.candidate, err = fs.proven(set, s, w, tried, reread); err != nil {
 			return err
 		}
 		m.candidate.rollout = by
@@ -155,8 +163,8 @@ func (fs *functions) add(set *functionSet, s *settings, f *functionSettings, upl
 }
 
 // proven is member, but for uploads that worked once.
-func (fs *functions) proven(s *settings, w wanted, before *member, reread bool) (*member, error) {
-	m, err := fs.member(s, w, before, reread)
+func (fs *functions) proven(set *functionSet, s *settings, w wanted, before *member, reread bool) (*member, error) {
+	m, err := fs.member(set, s, w, before, reread)
 	if err == nil {
 		return m, nil
 	}
@@ -178,7 +186,7 @@ func (fs *functions) proven(s *settings, w wanted, before *member, reread bool) 
 
 // member takes over before, if it is made of the same, or loads a function.
 // Without reread, a file of the configuration is taken to be as it was.
-func (fs *functions) member(s *settings, w wanted, before *member, reread bool) (*member, error) {
+func (fs *functions) member(set *functionSet, s *settings, w wanted, before *member, reread bool) (*member, error) {
 	m := &member{upload: w.upload, file: w.file}
 	if before != nil && before.why != "" && before.upload == w.upload && before.file == m.file && !reread {
 		m.why = before.why
@@ -193,14 +201,17 @@ func (fs *functions) member(s *settings, w wanted, before *member, reread bool) 
 			return nil, fmt.Errorf("function %s: %w", w.name, bad[0])
 		}
 	}
-	if len(w.options.Upstreams) == 0 {
-		w.options.Upstreams = nil
+	for _, list := range []*[]string{&w.options.Upstreams, &w.options.Keys, &w.options.Maps} {
+		if len(*list) == 0 {
+			*list = nil
+		}
 	}
+	grant := set.extras.Grant(w.name, w.options.Keys, w.options.Maps)
 	on, err := fs.engine(s.Upstreams)
 	if err != nil {
 		return nil, err
 	}
-	alike := before != nil && before.why == "" && before.engine == on && reflect.DeepEqual(before.options, w.options)
+	alike := before != nil && before.why == "" && before.engine == on && before.grant.Same(grant) && reflect.DeepEqual(before.options, w.options)
 	if alike && w.upload != nil && before.sum == w.upload.SHA256 ||
 		alike && w.upload == nil && before.upload == nil && before.file == m.file && !reread {
 		return fs.share(m, before), nil
@@ -213,11 +224,12 @@ func (fs *functions) member(s *settings, w wanted, before *member, reread bool) 
 	if alike && before.sum == sum {
 		return fs.share(m, before), nil
 	}
-	version := ""
+	spec := w.options.spec(w.name, source)
+	spec.Foreign = grant.Functions()
 	if w.candidate {
-		version = sum[:8]
+		spec.Version = sum[:8]
 	}
-	m.loaded, err = fs.load(on, w.name, version, source, sum, w.options)
+	m.loaded, err = fs.load(on, spec, sum, w.options, grant)
 	return m, err
 }
 
@@ -294,15 +306,13 @@ func newHost(upstreams []upstreamSettings, cache string, log *slog.Logger) (*was
 	return wasm.NewHost(o)
 }
 
-// load makes a function for one set. version is for its log lines.
-func (fs *functions) load(on *engine, name, version string, source []byte, sum string, o functionOptions) (*loaded, error) {
-	spec := o.spec(name, source)
-	spec.Version = version
+// load makes a function for one set.
+func (fs *functions) load(on *engine, spec wasm.Spec, sum string, o functionOptions, grant *extras.Grant) (*loaded, error) {
 	f, err := on.host.Load(context.Background(), spec)
 	if err != nil {
 		return nil, errors.New(strings.TrimPrefix(err.Error(), "wasm: "))
 	}
-	l := &loaded{Function: f, name: name, sum: sum, size: len(source), options: o, engine: on, users: 1}
+	l := &loaded{Function: f, name: spec.Name, sum: sum, size: len(spec.Source), options: o, grant: grant, engine: on, users: 1}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	on.loaded = append(on.loaded, l)
@@ -323,7 +333,8 @@ func (fs *functions) absent(s *settings, w wanted, why string) (*member, error) 
 	if err != nil {
 		return nil, err
 	}
-	l, err := fs.load(on, w.name, "", idleModule(), "", functionOptions{})
+	var none functionOptions
+	l, err := fs.load(on, none.spec(w.name, idleModule()), "", none, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -368,6 +379,7 @@ func (set *functionSet) close() {
 	if set == nil {
 		return
 	}
+	set.extras.Close()
 	set.of.mu.Lock()
 	defer set.of.mu.Unlock()
 	leave := func(m *member) {
@@ -388,6 +400,7 @@ func (fs *functions) use(set *functionSet) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	fs.set = set
+	fs.extras.Use(set.extras)
 	for name := range fs.past {
 		if set.members[name] == nil {
 			delete(fs.past, name)

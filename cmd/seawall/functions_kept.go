@@ -68,11 +68,12 @@ func (u *upload) apply(s *settings, o *functionOptions) (bad []*purge.FieldError
 			fault(name, "is not UTF-8") // a record could not hold it as it is
 			continue
 		}
-		if name == "upstreams" {
-			o.Upstreams = slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == "" })
-			for _, v := range o.Upstreams {
-				if !s.upstream(v) {
-					fault(name, "is %s, and the configuration has no upstream of that name", show(v))
+		if list := s.granted(o); slices.ContainsFunc(list, func(g granted) bool { return g.key == name }) {
+			g := list[slices.IndexFunc(list, func(g granted) bool { return g.key == name })]
+			*g.names = slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == "" })
+			for _, v := range *g.names {
+				if !g.known(v) {
+					fault(name, "is %s, and the configuration has no %s of that name", show(v), g.what)
 				}
 			}
 			continue
@@ -96,7 +97,7 @@ func (u *upload) apply(s *settings, o *functionOptions) (bad []*purge.FieldError
 
 // uploadSettings are the names that apply knows.
 func uploadSettings() []string {
-	names := []string{"config", "vm_config", "upstreams", "rollout", "by", "shadow"}
+	names := []string{"config", "vm_config", "upstreams", "keys", "maps", "rollout", "by", "shadow"}
 	for _, o := range functionWords() {
 		names = append(names, o.name)
 	}

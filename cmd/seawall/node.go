@@ -112,7 +112,7 @@ func (n *node) build(s *settings, old *generation, uploads map[string]*upload, r
 	}
 	config := edge.Config{
 		Node: s.Node.Name, Store: n.store, Purge: n.purge.rules, PurgeURL: n.purge.purgeURL,
-		Trusted: s.Trusted, Stats: n.stats, Log: n.log,
+		Trusted: s.Trusted, Locate: g.functions.extras.Locate, Stats: n.stats, Log: n.log,
 	}
 	s.Encode.into(&config, old)
 	for i := range s.Sites {

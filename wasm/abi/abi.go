@@ -107,8 +107,15 @@ type Facts struct {
 	ServerName string
 	// MTLS is set when the client has a verified certificate.
 	MTLS bool
-	// Geo is where the client is, as far as known.
-	Geo Geo
+	// ALPN is the protocol that TLS agreed on, Cipher the suite as in crypto/tls.
+	ALPN   string
+	Cipher uint16
+	// Geo is where the client is, as far as known. While it is unknown, Locate,
+	// unless nil, gives it for Client when it is asked for.
+	Geo    Geo
+	Locate func(client string) Geo
+	// Settings are names and values of the site's configuration, for reading.
+	Settings [][2]string
 }
 
 // Geo is a place; fields not known are empty.

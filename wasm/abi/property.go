@@ -1,6 +1,7 @@
 package abi
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -32,7 +33,7 @@ func (x *Exchange) Property(path string) ([]byte, bool) {
 		return x.response(rest)
 	case "source":
 		if rest == "client_region" {
-			return text(x.Facts.Geo.Region)
+			return text(x.geo().Region)
 		}
 		return address(x.Facts.Source, rest)
 	case "destination":
@@ -128,6 +129,13 @@ func (x *Exchange) connection(name string) ([]byte, bool) {
 	case "tls_version":
 		names := map[uint16]string{0x301: "TLSv1", 0x302: "TLSv1.1", 0x303: "TLSv1.2", 0x304: "TLSv1.3"}
 		return text(names[f.TLSVersion])
+	case "negotiated_protocol":
+		return text(f.ALPN)
+	case "cipher":
+		if f.Cipher == 0 {
+			return nil, false
+		}
+		return text(tls.CipherSuiteName(f.Cipher))
 	}
 	return nil, false
 }
@@ -144,16 +152,29 @@ func (x *Exchange) own(path string) ([]byte, bool) {
 		return []byte(strings.Join(x.Cache.Tags, ",")), true
 	case "cache.status":
 		return text(x.Cache.Status)
+	case "client.address":
+		return text(x.Facts.Client)
+	case "site.":
+		return text(x.Facts.Site)
 	case "geo.country":
-		return text(x.Facts.Geo.Country)
+		return text(x.geo().Country)
 	case "geo.region":
-		return text(x.Facts.Geo.Region)
+		return text(x.geo().Region)
 	case "geo.city":
-		return text(x.Facts.Geo.City)
+		return text(x.geo().City)
 	case "geo.asn":
-		return integer(int64(x.Facts.Geo.ASN)), x.Facts.Geo.ASN != 0
+		return integer(int64(x.geo().ASN)), x.geo().ASN != 0
 	}
 	return nil, false
+}
+
+// geo is where the client is, looked up once at most.
+func (x *Exchange) geo() Geo {
+	f := &x.Facts
+	if f.Locate != nil && f.Client != "" {
+		f.Geo, f.Locate = f.Locate(f.Client), nil
+	}
+	return f.Geo
 }
 
 // SetProperty changes one of the properties that guests may set, at a stage
