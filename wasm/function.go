@@ -160,7 +160,10 @@ func (f *Function) destroy() {
 	if f.compiled != nil {
 		_ = f.compiled.Close(ctx)
 	}
-	f.snapshot = nil
+	if f.snapshot != nil {
+		f.snapshot.image.close()
+		f.snapshot = nil
+	}
 }
 
 // take returns a machine for a request.

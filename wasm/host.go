@@ -41,6 +41,7 @@ type Host struct {
 	upstreams map[string]*egress
 	foreign   map[string]func(*abi.Exchange, string, []byte) ([]byte, error)
 	long      places
+	pages     *pagemap       // nil where there is none
 	born      time.Time      // the origin of guests' monotonic clock
 	wait      sync.WaitGroup // goroutines of machines
 	compiling sync.Mutex     // one module at a time: it takes a processor and much memory
@@ -49,7 +50,7 @@ type Host struct {
 
 // NewHost returns a host, to be closed after its functions.
 func NewHost(o Options) (*Host, error) {
-	h := &Host{log: o.Log, upstreams: map[string]*egress{}, foreign: o.Foreign, long: newPlaces(), born: time.Now(), shadowing: make(chan struct{}, 1)}
+	h := &Host{log: o.Log, upstreams: map[string]*egress{}, foreign: o.Foreign, long: newPlaces(), pages: openPagemap(), born: time.Now(), shadowing: make(chan struct{}, 1)}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
@@ -129,6 +130,7 @@ func (h *Host) Close() error {
 		u.rt.CloseIdleConnections()
 	}
 	ctx := context.Background()
+	h.pages.close()
 	err := h.runtime.Close(ctx)
 	if h.cache != nil {
 		if e := h.cache.wazero.Close(ctx); err == nil {

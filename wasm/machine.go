@@ -30,6 +30,9 @@ type machine struct {
 	mod api.Module
 	ctx *abi.Context // that of every call into it
 
+	linear  experimental.LinearMemory
+	tracker *tracker // of its memory, once it was restored; nil: all is copied
+
 	fuel, depth api.MutableGlobal
 	globals     []api.MutableGlobal
 
@@ -83,7 +86,7 @@ func (f *Function) newMachine(ctx context.Context) (*machine, error) {
 		}
 		return nil, fmt.Errorf("instantiate: %w", err)
 	}
-	m := &machine{f: f, mod: mod}
+	m := &machine{f: f, mod: mod, linear: memory}
 	m.life, m.end = context.WithCancel(context.Background())
 	f.remember(m)
 	m.ctx = &abi.Context{Context: context.Background(), Machine: m, Services: services{m}}
@@ -335,6 +338,7 @@ func (m *machine) stirred() bool {
 // snapshot is memory and globals after start and the trial.
 type snapshot struct {
 	memory  []byte
+	image   *image // what machines' memories are mappings of; nil: all is copied
 	globals []uint64
 }
 
@@ -343,6 +347,9 @@ func (m *machine) snapshot() *snapshot {
 	if mem := m.mod.Memory(); mem != nil {
 		view, _ := mem.Read(0, mem.Size())
 		s.memory = append([]byte(nil), view...)
+	}
+	if int64(len(s.memory)) >= trackedSnapshot {
+		s.image = newImage(m.f.host.pages, s.memory)
 	}
 	for _, g := range m.globals {
 		s.globals = append(s.globals, g.Get())
@@ -363,7 +370,9 @@ func (m *machine) restore(s *snapshot) bool {
 		if !ok || len(view) != len(s.memory) {
 			return false
 		}
-		copy(view, s.memory)
+		if !m.rewind(view, s) {
+			return false
+		}
 	}
 	for i, g := range m.globals {
 		g.Set(s.globals[i])
@@ -377,6 +386,25 @@ func (m *machine) restore(s *snapshot) bool {
 	if m.depth != nil {
 		m.depth.Set(uint64(m.f.module.Depth))
 	}
+	return true
+}
+
+// rewind makes the memory what it was at the snapshot. The first time makes it
+// a mapping of the image, if there is one.
+func (m *machine) rewind(view []byte, s *snapshot) bool {
+	if m.tracker.restore(view, s.memory) {
+		return true
+	}
+	if m.tracker == nil {
+		t, err := s.image.attach(m.linear)
+		if err != nil {
+			return false
+		}
+		if m.tracker = t; t != nil {
+			return true
+		}
+	}
+	copy(view, s.memory)
 	return true
 }
 
