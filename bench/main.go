@@ -74,7 +74,9 @@ type options struct {
 	profile   bool
 	quick     bool
 	list      bool
-	built     string // a binary to use in place of building one
+	built     string        // a binary to use in place of building one
+	within    time.Duration // rounds are left out that would not end by then
+	document  string        // whose part the table replaces; "" for none
 }
 
 func parseOptions(args []string, notes io.Writer) (options, error) {
@@ -95,7 +97,9 @@ func parseOptions(args []string, notes io.Writer) (options, error) {
 	f.StringVar(&o.out, "out", filepath.Join("bench", "results"), "folder for results.json, results.md, *.svg and profiles; \"\" for none")
 	f.BoolVar(&o.json, "json", false, "print JSON in place of the table")
 	f.BoolVar(&o.profile, "profile", false, "save CPU and allocation profiles of the node for each scenario, in place of figures")
-	f.BoolVar(&o.quick, "quick", false, "one round of half a second, with fewer sizes of hits")
+	f.BoolVar(&o.quick, "quick", false, "one round of pieces of 300ms, with fewer sizes of hits")
+	f.DurationVar(&o.within, "within", 14*time.Minute, "leave out rounds that would not end by then; every scenario has one")
+	f.StringVar(&o.document, "write", "", "also put the table into this document, as bench/README.md, between its marks")
 	f.BoolVar(&o.list, "list", false, "list the scenarios")
 	f.StringVar(&o.built, "node", "", "a built seawall to load, in place of building ./cmd/seawall")
 	if err := f.Parse(args); err != nil {
@@ -111,7 +115,7 @@ func parseOptions(args []string, notes io.Writer) (options, error) {
 		o.rounds = 1
 	}
 	if o.quick && !given["for"] {
-		o.length = 500 * time.Millisecond
+		o.length = quickLength
 	}
 	if o.rounds < 1 || o.rounds > 100 {
 		return o, errors.New("--rounds is from 1 to 100")
@@ -119,8 +123,12 @@ func parseOptions(args []string, notes io.Writer) (options, error) {
 	if o.length < 100*time.Millisecond || o.length > time.Hour {
 		return o, errors.New("--for is from 100ms to 1h")
 	}
-	return o, nil
+	return o, writable(o.document, partResults)
 }
+
+// quickLength is a piece of load of a quick run, which is to end within two
+// minutes.
+const quickLength = 300 * time.Millisecond
 
 // splitList returns the names of a list parted by commas, nil of an empty one.
 func splitList(s string) []string {

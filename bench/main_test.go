@@ -32,7 +32,7 @@ func TestOptions(t *testing.T) {
 		good func(o options) bool
 	}{
 		{"nothing", "", "", func(o options) bool { return o.rounds == 3 && o.length == time.Second }},
-		{"quick", "--quick", "", func(o options) bool { return o.rounds == 1 && o.length == 500*time.Millisecond }},
+		{"quick", "--quick", "", func(o options) bool { return o.rounds == 1 && o.length == quickLength }},
 		{"quick gives way", "--quick --rounds 2 --for 2s", "", func(o options) bool { return o.rounds == 2 && o.length == 2*time.Second }},
 		{"lists", "--scenario hits,,zipf --peers nginx", "", func(o options) bool { return len(o.scenarios) == 2 && len(o.peers) == 1 }},
 		{"no rounds", "--rounds 0", "--rounds", nil},

@@ -234,7 +234,7 @@ func (o *originProcess) stats(ctx context.Context) (originStats, error) {
 
 // fetch makes a request of a helper or an API and returns the body of a 2xx.
 func fetch(ctx context.Context, method, url string, header http.Header, body io.Reader) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {

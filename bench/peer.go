@@ -51,14 +51,17 @@ func (p *peer) speaksTo(by protocol) bool {
 }
 
 // node is the name of Seawall among the peers.
-const node = "seawall"
+const (
+	node = "seawall"
+	bare = "net/http"
+)
 
 // peers returns all that are known, the node first.
 func peers() []*peer {
 	return []*peer{
 		{name: node, speaks: "h1 h1s h2 h3", caches: true, purges: true, start: startNode,
 			note: "access log to a file, metrics, admin API and purge log on"},
-		{name: "net/http", speaks: "h1 h1s h2 h3", start: startBare,
+		{name: bare, speaks: "h1 h1s h2 h3", start: startBare,
 			note: "a bare handler that writes the same bytes: no cache, no log"},
 		{name: "nginx", program: "nginx", version: []string{"-v"}, speaks: "h1 h1s h2", caches: true, start: startNginx,
 			note: "proxy_cache in files (in the page cache), access log on; no purge in the open version"},

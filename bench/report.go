@@ -137,16 +137,33 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "Floods: %s; latencies, where there is a flood, by the own open-loop generator.\n", strings.Join(tools, ", "))
 	}
 	fmt.Fprintf(&b, "The columns × are the peer's figure over Seawall's: below 1 for CPU, the peer needs less; above 1 for requests/s, it does more.\n")
+	b.WriteString(r.besideBare())
 	for _, rows := range r.groups() {
 		r.table(&b, rows)
 	}
 	if len(r.Skipped) > 0 {
-		fmt.Fprintf(&b, "\nNot measured: %s.\n", strings.Join(r.Skipped, "; "))
+		fmt.Fprintf(&b, "\nLeft out: %s.\n", strings.Join(r.Skipped, "; "))
 	}
 	if len(r.notes) > 0 {
 		fmt.Fprintf(&b, "\n- %s\n", strings.Join(r.notes, "\n- "))
 	}
 	return b.String()
+}
+
+// besideBare tells what a small hit costs of what it costs a bare handler, as
+// medians, "" where neither was measured.
+func (r *report) besideBare() string {
+	var parts []string
+	for _, w := range r.Rows {
+		own, floor := w.Figures["cpu"].Median, r.find(w.Scenario, bare)
+		if w.Peer == node && strings.HasPrefix(w.Scenario, "hits-") && floor != nil && floor.Figures["cpu"].Median > 0 {
+			parts = append(parts, fmt.Sprintf("%.2f× in %s", own/floor.Figures["cpu"].Median, w.Scenario))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "CPU of a hit beside the bare handler's: " + strings.Join(parts, ", ") + ".\n"
 }
 
 // table writes the table of a group, and who is ahead in it.

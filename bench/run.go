@@ -29,6 +29,8 @@ type runner struct {
 	tools                  map[protocol]string // what loaded it
 	rested                 map[*server]int64   // memory before the first idle connection
 	report                 *report
+	ends                   time.Time // when the rounds should
+	left                   int       // scenarios that have not ended
 }
 
 // note writes a line of progress.
@@ -56,6 +58,7 @@ func compare(ctx context.Context, o options, out, notes io.Writer) error {
 		return r.profileAll(ctx, chosen)
 	}
 	r.report = newReport(ctx, o, rivals)
+	r.ends, r.left = r.started.Add(o.within), len(chosen)
 	for _, group := range bySetting(chosen) {
 		if err = r.runGroup(ctx, group, rivals); err != nil {
 			break
@@ -227,7 +230,10 @@ func (r *runner) runScenario(ctx context.Context, sc scenario, servers []*server
 		}
 	}
 	failed := make(map[*server]bool)
+	share := r.share(time.Now())
+	defer func() { r.left-- }()
 	for round := range r.rounds {
+		began := time.Now()
 		for turn := range able {
 			s := able[(round+turn)%len(able)]
 			if failed[s] {
@@ -246,11 +252,26 @@ func (r *runner) runScenario(ctx context.Context, sc scenario, servers []*server
 			r.report.add(sc, s.peer.name, m)
 			r.note("%-14s round %d  %-13s %s", sc.name, round+1, s.peer.name, m)
 		}
+		if now := time.Now(); round+1 < r.rounds && !r.fits(now, share, now.Sub(began)) {
+			r.report.skip(sc.group, sc.name, fmt.Sprintf("has %d of %d rounds: for more there was no time", round+1, r.rounds))
+			break
+		}
 	}
 	if sc.group == "zipf" {
 		r.simulate(sc)
 	}
 	return nil
+}
+
+// share is when the scenario that begins now should end, so that those behind it
+// have as much time each.
+func (r *runner) share(now time.Time) time.Time {
+	return now.Add(r.ends.Sub(now) / time.Duration(max(r.left, 1)))
+}
+
+// fits tells whether one more round, as long as the one before, ends by then.
+func (r *runner) fits(now, by time.Time, round time.Duration) bool {
+	return !now.Add(round).After(by)
 }
 
 // String has the figures that a line of progress has room for.
@@ -372,8 +393,16 @@ func (r *runner) write(out io.Writer) error {
 		}
 		text = string(encoded) + "\n"
 	}
-	if _, err := io.WriteString(out, text); err != nil || r.out == "" {
+	if _, err := io.WriteString(out, text); err != nil {
 		return err
+	}
+	if r.document != "" {
+		if err := writePart(r.document, partResults, r.report.markdown()); err != nil {
+			return err
+		}
+	}
+	if r.out == "" {
+		return nil
 	}
 	if err := r.report.save(r.out); err != nil {
 		return err

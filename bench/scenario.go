@@ -176,6 +176,14 @@ func hits(spec loadSpec) func(ctx context.Context, r *runner, s *server, round i
 		if err := r.checkHit(ctx, s, spec); err != nil {
 			return nil, err
 		}
+		if round == 0 {
+			// A server's memory takes its size: not what one more hit costs.
+			first := spec
+			first.Length /= 2
+			if _, _, err := flood(ctx, r.dir, r.loadCores, first); err != nil {
+				return nil, err
+			}
+		}
 		m, err := r.measured(ctx, s, func() (loadResult, error) {
 			result, tool, err := flood(ctx, r.dir, r.loadCores, spec)
 			r.tools[spec.Protocol] = tool

@@ -58,6 +58,7 @@ type soakSummary struct {
 	Abandoned  int64            // responses left in the middle by the client
 	Purges     int64
 	Reloads    int64
+	Swaps      int64 // of the function by the API
 	Faults     int64
 	Bytes      int64
 	Function   bool
@@ -74,11 +75,15 @@ func runSoak(ctx context.Context, args []string, out, notes io.Writer) error {
 	rate := f.Float64("rate", 400, "requests a second, over all protocols")
 	built := f.String("node", "", "a built seawall, in place of building ./cmd/seawall")
 	folder := f.String("out", filepath.Join("bench", "results"), "folder for soak.json and soak-memory.svg; \"\" for none")
+	document := f.String("write", "", "also put the summary into this document, as bench/README.md, between its marks")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if *length < time.Second || *rate <= 0 {
 		return errors.New("--for is at least 1s, --rate above 0")
+	}
+	if err := writable(*document, partSoak); err != nil {
+		return err
 	}
 	r := &runner{options: options{built: *built}, notes: notes, started: time.Now(), noise: newPatterns()}
 	if err := r.begin(ctx); err != nil {
@@ -92,7 +97,7 @@ func runSoak(ctx context.Context, args []string, out, notes io.Writer) error {
 	}
 	defer s.server.stop()
 	s.run(ctx, *length)
-	if err := s.write(out, *folder); err != nil {
+	if err := s.write(out, *folder, *document); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -166,6 +171,9 @@ func (s *soaker) run(ctx context.Context, length time.Duration) {
 	}
 	all.Go(func() { s.purgeOften(loadCtx) })
 	all.Go(func() { s.reloadOften(loadCtx) })
+	if s.summary.Function {
+		all.Go(func() { s.swapOften(loadCtx) })
+	}
 	all.Go(func() { s.breakOften(loadCtx) })
 	all.Go(func() { s.watch(loadCtx) })
 	all.Wait()
@@ -196,6 +204,9 @@ func (s *soaker) judgeWork(length time.Duration) {
 	}
 	if length >= 8*time.Second && (s.summary.Reloads == 0 || s.summary.Faults == 0) {
 		s.fail("%d reloads and %d faults: want some of each", s.summary.Reloads, s.summary.Faults)
+	}
+	if length >= 20*time.Second && s.summary.Function && s.summary.Swaps == 0 {
+		s.fail("no swap of the function by the API")
 	}
 }
 
@@ -327,8 +338,8 @@ func (s *soaker) tolerates(start time.Time) bool {
 	return s.faulty.Load() || start.Before(time.Unix(0, s.faultEnded.Load()).Add(grace))
 }
 
-// write prints the summary and saves it.
-func (s *soaker) write(out io.Writer, dir string) error {
+// write prints the summary and saves it, in a document too unless that is "".
+func (s *soaker) write(out io.Writer, dir, document string) error {
 	sum := &s.summary
 	total := int64(0)
 	for _, n := range sum.Requests {
@@ -342,10 +353,20 @@ func (s *soaker) write(out io.Writer, dir string) error {
 	if sum.Failures > 0 {
 		verdict = fmt.Sprintf("%d failures", sum.Failures)
 	}
-	fmt.Fprintf(out, "%s: %.0f s, %d requests (%d hits, %.0f MB), %d purges, %d reloads, %d origin faults, %d errors during them, %d abandoned.\n",
-		verdict, sum.Seconds, total, sum.Outcomes["hit"], float64(sum.Bytes)/1e6, sum.Purges, sum.Reloads, sum.Faults, sum.Tolerated, sum.Abandoned)
-	fmt.Fprintf(out, "Memory %.0f MiB after a second, %.0f at the end; descriptors %d, %d; goroutines %d, %d.\n",
+	var said strings.Builder
+	fmt.Fprintf(&said, "%s: %.0f s, %d requests (%d hits, %.0f MB), %d purges, %d reloads, %d functions swapped, %d origin faults, %d errors during them, %d abandoned.\n",
+		verdict, sum.Seconds, total, sum.Outcomes["hit"], float64(sum.Bytes)/1e6, sum.Purges, sum.Reloads, sum.Swaps, sum.Faults, sum.Tolerated, sum.Abandoned)
+	fmt.Fprintf(&said, "Memory %.0f MiB after a second, %.0f at the end; descriptors %d, %d; goroutines %d, %d.\n",
 		first.MiB, last.MiB, first.Descriptors, last.Descriptors, first.Goroutines, last.Goroutines)
+	if _, err := io.WriteString(out, said.String()); err != nil {
+		return err
+	}
+	if document != "" {
+		text := fmt.Sprintf("%s. %.3g requests a second.\n\n    %s", sum.Machine, s.rate, strings.ReplaceAll(said.String(), "\n", "\n    "))
+		if err := writePart(document, partSoak, text); err != nil {
+			return err
+		}
+	}
 	if dir == "" {
 		return nil
 	}

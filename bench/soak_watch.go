@@ -74,8 +74,8 @@ func (s *soaker) watch(ctx context.Context) {
 			for _, n := range sum.Requests {
 				total += n
 			}
-			s.note("%d requests, %d hits, %d purges, %d reloads, %d faults, %d failures; %.0f MiB, %d descriptors, %d goroutines",
-				total, sum.Outcomes["hit"], sum.Purges, sum.Reloads, sum.Faults, sum.Failures, one.MiB, one.Descriptors, one.Goroutines)
+			s.note("%d requests, %d hits, %d purges, %d reloads, %d swaps, %d faults, %d failures; %.0f MiB, %d descriptors, %d goroutines",
+				total, sum.Outcomes["hit"], sum.Purges, sum.Reloads, sum.Swaps, sum.Faults, sum.Failures, one.MiB, one.Descriptors, one.Goroutines)
 		})
 	}
 }
