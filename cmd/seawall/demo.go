@@ -15,6 +15,7 @@ type demoCommand struct {
 	HTTP  *string `name:"http" placeholder:"ADDR" help:"Where the node listens (127.0.0.1:8080, or a free port)."`
 	HTTPS *string `name:"https" placeholder:"ADDR" help:"Where it listens for HTTPS and HTTP/3 (127.0.0.1:8443, or a free port); off for none."`
 	Admin *string `placeholder:"ADDR" help:"Where its admin API listens (127.0.0.1:9090, or a free port)."`
+	Plain bool    `name:"no-functions" help:"Leave out the edge functions, which the go command builds from their source."`
 }
 
 // Help is shown under the command's flags.
@@ -58,7 +59,12 @@ func (c *demoCommand) Run(t *terminal) error {
 	ends := n.serve()
 	n.announce(d, limitMemory(s.Cache.Memory))
 	n.tour(from.Addr())
-	return n.run(signals, ends, 5*time.Second, func() (*settings, error) { return s, nil })
+	f := &demoFunctions{n: n, plain: s}
+	f.now.Store(s)
+	if !c.Plain {
+		defer f.begin()()
+	}
+	return n.run(signals, ends, 5*time.Second, func() (*settings, error) { return f.now.Load(), nil })
 }
 
 // unused is addr if it can be listened on, by TCP and UDP, else a free port of

@@ -61,6 +61,15 @@ func sampleOrigin() http.Handler {
 		}
 		count(w, greeting)
 	})
+	shared := func(what string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Cache-Control", "public, max-age=60")
+			count(w, what)
+		}
+	}
+	mux.HandleFunc("GET /members", shared("a page for members"))
+	mux.HandleFunc("GET /offer", shared("offer A"))
+	mux.HandleFunc("GET /beta/offer", shared("offer B"))
 	mux.HandleFunc("POST /form", func(w http.ResponseWriter, r *http.Request) {
 		sent, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<10))
 		if err != nil {

@@ -115,11 +115,16 @@ func (p *program) addresses() {
 // until polls a condition that the program brings about.
 func (p *program) until(what string, ok func() bool) {
 	p.t.Helper()
+	p.within(20*time.Second, what, ok)
+}
+
+func (p *program) within(most time.Duration, what string, ok func() bool) {
+	p.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
+	for deadline := time.Now().Add(most); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
-			p.t.Fatalf("after 20 s still not: %s", what)
+			p.t.Fatalf("after %s still not: %s", most, what)
 		}
 	}
 }
@@ -393,7 +398,7 @@ func TestMalformedRequestsAreCounted(t *testing.T) {
 }
 
 func TestDemo(t *testing.T) {
-	p := launch(t, "demo", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	p := launch(t, "demo", "--no-functions", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	p.addresses()
 	p.until("the tour is printed", func() bool { return strings.Contains(p.out.String(), "Ctrl-C ends it.") })
 	expect(t, p.front+"/page", 200, "uri-miss", "made for the 1. time")
