@@ -64,21 +64,22 @@ func built(t testing.TB, cmd *exec.Cmd, file string) []byte {
 }
 
 // Foreign is what the node does for functions, by name.
-type Foreign = map[string]func(x *abi.Exchange, function string, args []byte) ([]byte, error)
+type Foreign = map[string]func(x *abi.Exchange, args []byte) ([]byte, error)
 
 // Bench loads one module with any number of configurations.
 type Bench struct {
-	host   *wasm.Host
-	module []byte
-	log    *lines
+	host    *wasm.Host
+	module  []byte
+	foreign Foreign
+	log     *lines
 }
 
 // NewBench returns a bench for the module; it ends with the test.
 func NewBench(t testing.TB, module []byte, foreign Foreign) *Bench {
 	t.Helper()
-	b := &Bench{module: module, log: new(lines)}
+	b := &Bench{module: module, foreign: foreign, log: new(lines)}
 	var err error
-	b.host, err = wasm.NewHost(wasm.Options{CacheDir: t.TempDir(), Log: slog.New(b.log), Foreign: foreign})
+	b.host, err = wasm.NewHost(wasm.Options{CacheDir: t.TempDir(), Log: slog.New(b.log)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,7 @@ func (b *Bench) Load(t testing.TB, config string) *Function {
 
 // load gives the processor time of a slow and busy machine.
 func (b *Bench) load(config string) (*wasm.Function, error) {
-	spec := wasm.Spec{Name: "sample", Source: b.module, Config: []byte(config)}
+	spec := wasm.Spec{Name: "sample", Source: b.module, Config: []byte(config), Foreign: b.foreign}
 	spec.Limits.CPU, spec.Limits.Start = 50*time.Millisecond, 10*time.Second
 	b.log.taken()
 	return b.host.Load(context.Background(), spec)

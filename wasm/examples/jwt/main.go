@@ -50,8 +50,8 @@
 //	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o jwt.wasm ./wasm/examples/jwt
 //
 // Run it at the viewer's side. Keep on_error closed. With -tags guestcrypto the
-// function verifies tokens itself (key: ALGORITHM BASE64, see guestcrypto.go):
-// for nodes that have no such service, at many times the cost.
+// function verifies tokens itself, by the one key that its line key holds as a
+// JWK: for nodes that have no such service, at many times the cost.
 package main
 
 import (
@@ -242,10 +242,10 @@ func tell(claims string) bool {
 			return false
 		}
 		if h.key { // its length tells where it ends
-			parts += h.claim + "=" + strconv.Itoa(len(value)) + ":" + value + " "
+			parts += " " + h.claim + "=" + strconv.Itoa(len(value)) + ":" + value
 		}
 	}
-	return parts == "" || guest.SetProperty("seawall.cache.key", parts)
+	return parts == "" || guest.SetProperty("seawall.cache.key", parts[1:])
 }
 
 // removeCookie takes the token's cookie out of the request, and leaves the
