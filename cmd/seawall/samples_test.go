@@ -27,7 +27,10 @@ var sampleUses = []sampleUse{
 	{name: "headers", config: "X-Frame-Options: DENY\n-X-Powered-By\ncors: https://app.example\ncors-headers: Authorization\n"},
 	{name: "redirects", config: "/old /new\n/blog/* https://blog.example/* 308\n"},
 	{name: "abtest", config: "variant: a 50\nvariant: b 50 /beta\n"},
-	{name: "bots", config: "block ua=badbot\nchallenge path=/login ua=curl/\n"},
+	{name: "bots", config: "block ua=badbot\nchallenge path=/login ua=curl/\nblock asn=64501\nblock net=203.0.113.0/24\n"},
+	{name: "geo", config: "languages: en de\nblock: 451 KP\nredirect: FR /fr/*\n"},
+	{name: "signedurl", config: "key: links\npath: /private/\n", keys: []string{"links"}},
+	{name: "jwt", config: "key: login\nissuer: https://login\naudience: shop\nheader: X-User sub\ncookie: session\nopen: /public/\n", keys: []string{"login"}},
 }
 
 // sampleStep is one exchange with a site: a request line, its fields, and what
@@ -51,6 +54,20 @@ var sampleSteps = []sampleStep{
 	{"bots", "a browser", "GET /p", "User-Agent: Mozilla/5.0", "200\n| GET /p"},
 	{"bots", "a robot", "GET /p", "User-Agent: BadBot/1.0", "403\nCache-Control: no-store"},
 	{"bots", "a challenge", "GET /login", "User-Agent: curl/8", "200\n| X-Bot-Challenge: 1"},
+	{"bots", "a network", "GET /p", "X-Forwarded-For: 192.0.2.1", "403"},
+	{"bots", "an address", "GET /p", "X-Forwarded-For: 203.0.113.7", "403"},
+	{"geo", "a country", "GET /p", "X-Forwarded-For: 10.0.0.1\nX-Country: KP", "200\n| X-Country: AT\n| X-Language: en"},
+	{"geo", "a language", "GET /l", "X-Forwarded-For: 10.0.0.1\nAccept-Language: de-AT", "200\n| X-Country: AT\n| X-Language: de"},
+	{"geo", "sent elsewhere", "GET /p?q", "X-Forwarded-For: 100.0.0.1", "302\nLocation: /fr/p?q"},
+	{"geo", "kept out", "GET /p", "X-Forwarded-For: 150.0.0.1", "451\nCache-Control: no-store"},
+	{"signedurl", "a page for all", "GET /p", "", "200\n| GET /p"},
+	{"signedurl", "no link", "GET /private/p", "", "403\nCache-Control: no-store"},
+	{"signedurl", "a link", "GET " + sampleLink("/private/p?expires=4000000000"), "", "200\n| GET /private/p\n| number 1"},
+	{"signedurl", "another link to it", "GET " + sampleLink("/private/p?expires=4000000001"), "", "200\n| GET /private/p\n| number 1"},
+	{"signedurl", "an old one", "GET " + sampleLink("/private/p?expires=1700000000"), "", "403\n| This link has expired."},
+	{"signedurl", "a wrong one", "GET " + sampleLink("/private/p?expires=4000000000") + "0", "", "403"},
+	{"jwt", "a page for all", "GET /public/p", "X-User: eve", "200\n| X-User: "},
+	{"jwt", "no token", "GET /p", "", "401\nWWW-Authenticate: Bearer\nCache-Control: no-store"},
 	{"bots", "none for others", "GET /login", "User-Agent: Mozilla/5.0\nX-Bot-Challenge: 1", "200\n| GET /login\n| X-Bot-Challenge: \n"},
 }
 
@@ -81,6 +98,8 @@ func TestSamples(t *testing.T) {
 		s := sampleNode(t, dir, modules, true)
 		runSampleSteps(t, s)
 		t.Run("variants", func(t *testing.T) { testVariants(t, s) })
+		t.Run("tokens", func(t *testing.T) { testSampleTokens(t, s) })
+		t.Run("two users", func(t *testing.T) { testTwoUsers(t, s) })
 	})
 }
 
@@ -89,6 +108,7 @@ type sampled struct {
 	*node
 	admin  string
 	origin *echoOrigin
+	login  *sampleLogin
 }
 
 // echoOrigin answers with what it was asked, for caches to share, and counts.
@@ -104,6 +124,9 @@ func (o *echoOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.mu.Unlock()
 	w.Header().Set("Cache-Control", "public, max-age=600")
 	w.Header().Set("X-Powered-By", "a test")
+	if strings.Contains(r.URL.Path, "/mine/") {
+		w.Header().Set("Vary", "X-User")
+	}
 	fmt.Fprintf(w, "%s %s\nnumber %d\n", r.Method, r.RequestURI, n)
 	for _, name := range []string{"Authorization", "Cookie", "X-Ab", "X-Bot-Challenge", "X-User", "X-Country", "X-Language"} {
 		fmt.Fprintf(w, "%s: %s\n", name, r.Header.Get(name))
@@ -124,7 +147,7 @@ const sampleLimits = "cpu: 50ms, start: 10s, wall: 30s, queue_wait: 1s"
 // what is uploaded to it.
 func sampleNode(t *testing.T, dir string, modules map[string][]byte, files bool) *sampled {
 	t.Helper()
-	s := &sampled{origin: &echoOrigin{asked: make(map[string]int)}}
+	s := &sampled{origin: &echoOrigin{asked: make(map[string]int)}, login: newSampleLogin(t)}
 	origin := httptest.NewServer(s.origin)
 	t.Cleanup(origin.Close)
 	text := "functions:\n"
@@ -142,7 +165,10 @@ func sampleNode(t *testing.T, dir string, modules map[string][]byte, files bool)
 			text += "    keys: [" + strings.Join(u.keys, ", ") + "]\n"
 		}
 	}
-	text += "sites:\n"
+	text += "geo: {database: '" + placesFile(t) + "', asn: '" + placesFile(t) + "'}\n" +
+		"keys:\n  links: {secret: '" + linkSecret + "'}\n  login: {jwks: {url: '" + s.login.server.URL + "', unknown_kid: 1h}}\n" +
+		"trusted_proxies: [127.0.0.0/8]\nsites:\n" +
+		"  - {hosts: [both.example], origins: ['" + origin.URL + "'], host_header: client, functions: {viewer: [jwt, abtest]}}\n"
 	for _, u := range sampleUses {
 		text += "  - {hosts: [" + u.name + ".example], origins: ['" + origin.URL + "'], host_header: client, functions: {viewer: [" + u.name + "]}}\n"
 	}
@@ -152,6 +178,7 @@ func sampleNode(t *testing.T, dir string, modules map[string][]byte, files bool)
 	}
 	made.Listen.HTTP, made.Listen.HTTPS, made.Log.Access, made.Cache.Memory = "127.0.0.1:0", "127.0.0.1:0", "off", 8*mib
 	s.node, _, s.admin = administered(t, dir, made)
+	s.login.ready(t, s)
 	for _, u := range sampleUses {
 		if files {
 			continue
@@ -164,14 +191,22 @@ func sampleNode(t *testing.T, dir string, modules map[string][]byte, files bool)
 	return s
 }
 
-// send makes one request of a sample's site and returns the answer with its
-// content.
+// send makes one request of a sample's site, by TLS, and returns the answer
+// with its content.
 func (s *sampled) send(t testing.TB, c *http.Client, sample, line, fields string) (*http.Response, string) {
 	t.Helper()
-	method, target, _ := strings.Cut(line, " ")
-	r, err := http.NewRequest(method, s.secureURL()+target, nil)
+	res, body, err := s.ask(c, s.secureURL(), sample, line, fields)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%s %s %s: %v after %q", sample, line, fields, err, body)
+	}
+	return res, body
+}
+
+func (s *sampled) ask(c *http.Client, base, sample, line, fields string) (*http.Response, string, error) {
+	method, target, _ := strings.Cut(line, " ")
+	r, err := http.NewRequest(method, base+target, nil)
+	if err != nil {
+		return nil, "", err
 	}
 	r.Host = sample + ".example"
 	r.Header.Set("User-Agent", "test")
@@ -181,14 +216,11 @@ func (s *sampled) send(t testing.TB, c *http.Client, sample, line, fields string
 	}
 	res, err := c.Do(r)
 	if err != nil {
-		t.Fatalf("%s %s: %v", sample, line, err)
+		return nil, "", err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatalf("%s %s: %v after %q", sample, line, err, body)
-	}
-	return res, string(body)
+	return res, string(body), err
 }
 
 // staying is a client that does not follow redirects.
