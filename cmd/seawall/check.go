@@ -14,6 +14,7 @@ import (
 	"seawall/origin"
 	"seawall/purge"
 	"seawall/wasm"
+	"seawall/wasm/extras"
 )
 
 // checkCommand is `seawall check FILE`.
@@ -99,11 +100,17 @@ func (s *settings) tryFunctions() (absent []error, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, host.Close()) }()
+	// Nothing is fetched, and databases may be elsewhere.
+	own, err := extras.New(extras.Options{Transport: offline{}}).Open(extras.Config{Keys: s.extras().Keys, Maps: s.extras().Maps})
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
 	list := &faults{file: s.path}
 	for i := range s.Functions {
 		f := &s.Functions[i]
 		try := func(file, of string, o functionOptions) {
-			switch err := tryFunction(host, f.Name, file, o); {
+			switch err := tryFunction(host, own, f.Name, file, o); {
 			case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 				absent = append(absent, err)
 			case err != nil:
@@ -124,12 +131,14 @@ func (s *settings) tryFunctions() (absent []error, err error) {
 }
 
 // tryFunction loads a module.
-func tryFunction(host *wasm.Host, name, file string, o functionOptions) error {
+func tryFunction(host *wasm.Host, own *extras.Set, name, file string, o functionOptions) error {
 	source, err := readModule(file)
 	if err != nil {
 		return err
 	}
-	made, err := host.Load(context.Background(), o.spec(name, source))
+	spec := o.spec(name, source)
+	spec.Foreign = own.Grant(name, o.Keys, o.Maps).Functions()
+	made, err := host.Load(context.Background(), spec)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"seawall/edge/admin"
 	"seawall/wasm/extras"
 )
 
@@ -320,4 +322,25 @@ func (s *siteSettings) facts() (list [][2]string) {
 		add("limits.body", strconv.FormatInt(s.Limits.Body, 10))
 	}
 	return list
+}
+
+// offline fetches nothing.
+type offline struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (offline) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("nothing is fetched here")
+}
+
+// extraFigures are the figures of what the node does for functions.
+func (fs *functions) extraFigures() admin.ExtrasFigures {
+	f := fs.extras.Figures()
+	out := admin.ExtrasFigures{KeySets: make(map[string]admin.KeySetFigures), Databases: make(map[string]admin.DatabaseFigures)}
+	for name, k := range f.Keys {
+		out.KeySets[name] = admin.KeySetFigures(k)
+	}
+	for name, d := range f.Geo {
+		out.Databases[name] = admin.DatabaseFigures{Built: d.Built, Read: d.Loaded, Failed: d.Failed, Size: d.Size}
+	}
+	return out
 }

@@ -71,6 +71,7 @@ func running(t *testing.T, functions string, viewer ...string) *settings {
 			t.Fatal(err)
 		}
 		s.Functions, s.Upstreams, s.path = made.Functions, made.Upstreams, made.path
+		s.Keys, s.Maps = made.Keys, made.Maps
 	}
 	s.Sites[0].Functions.Viewer = viewer
 	return s

@@ -195,6 +195,7 @@ func (n *node) bindAdmin(s *settings) error {
 			Find:    func(id string) (purge.Receipt, bool) { return n.purge.log.Get(id) },
 			Figures: n.purge.figures,
 		},
+		Extras: n.functions.extraFigures,
 		Functions: admin.Functions{
 			List: n.listFunctions, Put: n.putFunction, Remove: n.removeFunction, Figures: n.functions.figures, MaxModule: maxModule,
 			Roll: n.rollFunction, Promote: n.promoteFunction, Rollback: n.rollbackFunction,

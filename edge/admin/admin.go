@@ -49,6 +49,8 @@ type Config struct {
 	Cache Cache
 	// Functions are the edge functions; the zero value has none.
 	Functions Functions
+	// Extras is what the node does for them.
+	Extras func() ExtrasFigures
 	// Log receives refused calls and the audit; nil discards them.
 	Log *slog.Logger
 }

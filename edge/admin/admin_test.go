@@ -201,6 +201,12 @@ func figures() Config {
 		Connections: func() map[string]int64 { return map[string]int64{"http/1.1": 4, "http/2": 1, "http/3": 3} },
 		Dropped:     func() uint64 { return 9 },
 		Version:     "v9",
+		Extras: func() ExtrasFigures {
+			return ExtrasFigures{
+				KeySets:   map[string]KeySetFigures{"login": {Keys: 2, Fetched: 3, Failed: 4, Unknown: 5, Good: time.Unix(1e9, 0)}, "new": {}},
+				Databases: map[string]DatabaseFigures{"city": {Built: time.Unix(17e8, 0), Read: 6, Failed: 7, Size: 8}},
+			}
+		},
 	}
 }
 
@@ -230,6 +236,16 @@ func TestMetrics(t *testing.T) {
 		`seawall_origin_requests_total{origin="main"} 7`,
 		`seawall_origin_errors_total{error="connection_refused",origin="main"} 2`,
 		`seawall_access_log_dropped_total 9`,
+		`seawall_jwks_keys{set="login"} 2`,
+		`seawall_jwks_keys{set="new"} 0`,
+		`seawall_jwks_fetches_total{result="good",set="login"} 3`,
+		`seawall_jwks_fetches_total{result="failed",set="login"} 4`,
+		`seawall_jwks_unknown_total{set="login"} 5`,
+		`seawall_jwks_fetched_timestamp_seconds{set="login"} 1e+09`,
+		`seawall_geo_build_timestamp_seconds{database="city"} 1.7e+09`,
+		`seawall_geo_bytes{database="city"} 8`,
+		`seawall_geo_reads_total{database="city",result="good"} 6`,
+		`seawall_geo_reads_total{database="city",result="failed"} 7`,
 		"go_goroutines ",
 	} {
 		if !strings.Contains(w.Body.String(), want) {

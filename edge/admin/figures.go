@@ -46,6 +46,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s.origins(c.h)
 	s.purges(c.h)
 	s.functions(c.h)
+	s.extras(c.h)
 }
 
 // sink makes metrics of pairs of label and value.
