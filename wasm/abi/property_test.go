@@ -14,7 +14,7 @@ func TestProperty(t *testing.T) {
 	number := func(n uint64) string { return string(binary.LittleEndian.AppendUint64(nil, n)) }
 	x := &Exchange{
 		Request: Message{Method: "GET", Scheme: "https", Authority: "h", Target: "/p?q=1", Header: http.Header{"A.b": {"1", "2"}, "User-Agent": {"ua"}}},
-		Facts: Facts{ID: "7", Protocol: "HTTP/2", Source: "[::1]:99", TLSVersion: 0x304, ServerName: "sni", MTLS: true,
+		Facts: Facts{ID: "7", Protocol: "HTTP/2", Source: "[::1]:99", TLSVersion: 0x304, ServerName: "sni", MTLS: true, ALPN: "h2", Cipher: 0x1301, Client: "192.0.2.1", Site: "shop",
 			Begun: time.Unix(1, 5), Geo: Geo{Country: "NL", ASN: 3}},
 		Cache: Cache{TTL: -1, Tags: []string{"a", "b"}}, Function: "f",
 	}
@@ -25,7 +25,8 @@ func TestProperty(t *testing.T) {
 		"request.useragent": "ua", "request.referer": absent, "request.id": "7", "request.protocol": "HTTP/2", "request.time": number(1_000_000_005),
 		"request.headers.host": "h", "request": absent, "": absent, "response.code": absent, "response.headers.x": absent,
 		"source.address": "[::1]:99", "source.port": number(99), "destination.port": absent,
-		"connection.tls_version": "TLSv1.3", "connection.requested_server_name": "sni", "connection.mtls": "\x01", "connection.id": "7",
+		"connection.tls_version": "TLSv1.3", "connection.requested_server_name": "sni", "connection.mtls": "\x01", "connection.negotiated_protocol": "h2", "connection.cipher": "TLS_AES_128_GCM_SHA256",
+		"seawall.client.address": "192.0.2.1", "seawall.client.x": absent, "seawall.site": "shop", "seawall.site.x": absent, "connection.id": "7",
 		"plugin_name": "f", "plugin_name.x": absent, "seawall.geo.country": "NL", "seawall.geo.asn": number(3), "seawall.geo.city": absent,
 		"seawall.cache.key": "", "seawall.cache.ttl": absent, "seawall.cache.tags": "a,b", "seawall.cache.status": absent, "seawall.x": absent,
 	} {
@@ -79,5 +80,29 @@ func TestSetProperty(t *testing.T) {
 				t.Errorf("%.40q at stage %d: got error %v, want %v", c.path, stage, err, c.bad)
 			}
 		}
+	}
+}
+
+// The place is looked up when it is asked for, once.
+func TestThePlaceIsLookedUpOnce(t *testing.T) {
+	asked := ""
+	x := &Exchange{Facts: Facts{Client: "192.0.2.1", Locate: func(client string) Geo {
+		asked += client + " "
+		return Geo{Country: "NL", Region: "ZH"}
+	}}}
+	if _, ok := x.Property("source.address"); ok || asked != "" {
+		t.Errorf("another property: asked for %q, want nothing", asked)
+	}
+	for path, want := range map[string]string{"seawall.geo.country": "NL", "source.client_region": "ZH", "seawall.geo.city": ""} {
+		if got, _ := x.Property(path); string(got) != want {
+			t.Errorf("%s: got %q, want %q", path, got, want)
+		}
+	}
+	if asked != "192.0.2.1 " {
+		t.Errorf("asked for %q, want the client once", asked)
+	}
+	plain := &Exchange{Facts: Facts{Cipher: 0}}
+	if got, ok := plain.Property("connection.cipher"); ok {
+		t.Errorf("the cipher of clear text: got %q, want none", got)
 	}
 }
