@@ -58,9 +58,6 @@ func answerBare(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, besideBody)
 }
 
-// besideBody is a content of 1 KiB.
-var besideBody = strings.Repeat("0123456789abcdef", 64)
-
 func serveBare(kind, pair string) error {
 	cert, err := tls.LoadX509KeyPair(pair, pair)
 	if err != nil {
@@ -208,27 +205,6 @@ func askFirst(b *testing.B, p *beside) func() error {
 	request := []byte("GET /a HTTP/1.1\r\nHost: " + p.clear + "\r\n\r\n")
 	in := bufio.NewReaderSize(c, 4<<10)
 	return func() error { return askAgain(c, in, request) }
-}
-
-// askAgain asks once and reads an answer of as many bytes as besideBody.
-func askAgain(c net.Conn, in *bufio.Reader, request []byte) error {
-	if _, err := c.Write(request); err != nil {
-		return err
-	}
-	for first := true; ; first = false {
-		line, err := in.ReadSlice('\n')
-		if err != nil {
-			return err
-		}
-		if first && string(line) != "HTTP/1.1 200 OK\r\n" {
-			return fmt.Errorf("it answered %q", line)
-		}
-		if len(line) == 2 {
-			break
-		}
-	}
-	_, err := in.Discard(len(besideBody))
-	return err
 }
 
 // askSecond returns a client of HTTP/2 by TLS with a connection of its own.

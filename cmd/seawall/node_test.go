@@ -18,11 +18,17 @@ import (
 // liveNode runs a node within the test, over one site with these origins.
 func liveNode(t *testing.T, origins ...string) (n *node, url string) {
 	t.Helper()
+	return liveNodeOf(t, siteOver(origins...))
+}
+
+// liveNodeOf is liveNode with these settings.
+func liveNodeOf(t *testing.T, s *settings) (n *node, url string) {
+	t.Helper()
 	d, err := openData("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err = newNode(siteOver(origins...), d, &terminal{io.Discard, new(output)})
+	n, err = newNode(s, d, &terminal{io.Discard, new(output)})
 	if err != nil {
 		t.Fatal(err)
 	}
