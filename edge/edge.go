@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -32,6 +33,7 @@ type Handler struct {
 	wait   sync.WaitGroup
 
 	codings [forms][]string // Content-Encoding of each
+	recoder *recoder        // nil when nothing is coded again
 	pace    pace            // of refreshes that purges asked for
 }
 
@@ -83,6 +85,10 @@ func New(c Config) (*Handler, error) {
 	}
 	h.pool.New = func() any { return &exchange{h: h} }
 	h.ctx, h.cancel = context.WithCancel(context.Background())
+	if h.Recode > 0 && slices.ContainsFunc(list, func(s *site) bool { return s.encodes() != nil }) {
+		h.recoder = newRecoder(h)
+		h.wait.Go(h.recoder.run)
+	}
 	return h, nil
 }
 

@@ -211,6 +211,7 @@ func (m *making) end(err error) {
 	worth := err == nil && (m.coder == nil || out < in) || err != nil && gone
 	m.Done(err, worth, m.o.Body.Trailer())
 	if m.coder != nil {
+		m.h.recoder.woken()
 		m.h.Stats.Encode.In.Add(uint64(in))
 		m.h.Stats.Encode.Out.Add(uint64(out))
 	} else if err != nil && !gone {

@@ -72,6 +72,9 @@ func NewBody(p []byte) *Body {
 	return b
 }
 
+// SetTrailer sets what comes behind a body that nobody else has yet.
+func (b *Body) SetTrailer(trailer any) { b.trailer = trailer }
+
 // newGrowing returns an empty body of a declared size, -1 when unknown.
 // charge is asked for each block's bytes and given them back with a negative
 // number; nil charges nothing.

@@ -218,15 +218,17 @@ func (m *Making[M]) fits() bool {
 	return m.object.cost()+m.form.Body.held() <= m.store.o.Memory/2 && !m.store.gone(m.object)
 }
 
-// Replace puts a complete body, made with more work, in the place of a form.
-// Those who read the old one go on with it. It is false when old is not there
+// Replace puts a complete body, made with more work, in the place of a form, or
+// the same body when more work gains nothing. Those who read the old one go on with it. It is false when old is not there
 // any more, is still being made, or the object left the store.
 func (s *Store[M]) Replace(o *Object[M], number int, old *Form, body *Body, level int) bool {
 	if !old.kept || s.gone(o) || !o.Forms.swap(number, old, &Form{Body: body, Level: level, kept: true}) {
 		return false
 	}
 	s.resizeOf(o)
-	old.Body.leave(s.linger)
+	if body != old.Body {
+		old.Body.leave(s.linger)
+	}
 	return true
 }
 

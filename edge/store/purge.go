@@ -86,7 +86,9 @@ func (s *Store[M]) Purges() bool { return s.o.Epoch != nil }
 // mark gives an object what it has of its claim. It has been judged by the
 // purges up to the claim's epoch, since these came before its request.
 func (c *Claim[M]) mark(o *Object[M]) {
-	o.Key, o.Epoch, o.begun = c.entry.key, c.epoch, c.begun
+	if o.begun != c.begun || o.Key == "" { // else it was marked when its fill resolved, and others read it since
+		o.Key, o.Epoch, o.begun = c.entry.key, c.epoch, c.begun
+	}
 	o.judgedTo(c.epoch)
 }
 
