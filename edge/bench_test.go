@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -133,81 +132,6 @@ func BenchmarkFreshness(b *testing.B) {
 		if !t.Fresh(now) || t.MayServeStale(now) {
 			b.Fatal("not fresh")
 		}
-	}
-}
-
-// codedRequest asks for one page of 100 KiB in a coding, or for identity.
-func codedRequest(accept string) *http.Request {
-	r := request(1)
-	r.Header["Accept-Encoding"] = []string{accept}
-	return r
-}
-
-// codedHandler has a page stored in every coding.
-func codedHandler(b testing.TB, body string) *Handler {
-	b.Helper()
-	h := codingHandler(b, html(body), nil)
-	for _, accept := range [...]string{"br", "gzip", "zstd", "identity"} {
-		h.ServeHTTP(&sink{h: http.Header{}}, codedRequest(accept))
-	}
-	h.wait.Wait() // the codings end behind their clients
-	return h
-}
-
-// BenchmarkHitCoded is a hit on 100 KiB of HTML in each coding, and on the very
-// bytes of each coding stored as identity.
-func BenchmarkHitCoded(b *testing.B) {
-	coded := codedHandler(b, page(100<<10))
-	hits := func(b *testing.B, h *Handler, r *http.Request) {
-		w := &sink{h: http.Header{}}
-		b.ReportAllocs()
-		for b.Loop() {
-			clear(w.h)
-			h.ServeHTTP(w, r)
-		}
-	}
-	for _, coding := range [...]string{"br", "gzip", "zstd"} {
-		rec := httptest.NewRecorder()
-		coded.ServeHTTP(rec, codedRequest(coding))
-		plain := codingHandler(b, html(rec.Body.String()), func(c *Config) { c.Sites[0].Encode = nil })
-		plain.ServeHTTP(&sink{h: http.Header{}}, codedRequest(coding))
-		b.Run(coding, func(b *testing.B) { hits(b, coded, codedRequest(coding)) })
-		b.Run(coding+"-bytes-as-identity", func(b *testing.B) { hits(b, plain, codedRequest(coding)) })
-	}
-}
-
-// clock is a ResponseWriter that takes the time of the first byte.
-type clock struct {
-	sink
-	first time.Time
-}
-
-func (c *clock) Write(p []byte) (int, error) {
-	if c.first.IsZero() {
-		c.first = time.Now()
-	}
-	return len(p), nil
-}
-
-// BenchmarkFirstDemand is the time until the first byte of a stored page that
-// is not there in the coding asked for, beside identity.
-func BenchmarkFirstDemand(b *testing.B) {
-	for _, accept := range [...]string{"identity", "br", "gzip", "zstd"} {
-		b.Run(accept, func(b *testing.B) {
-			h := codingHandler(b, html(page(100<<10)), nil)
-			var took time.Duration
-			for i := 0; b.Loop(); i++ {
-				r := request(i)
-				r.Header["Accept-Encoding"] = []string{"identity"}
-				h.ServeHTTP(&sink{h: http.Header{}}, r)
-				r.Header["Accept-Encoding"] = []string{accept}
-				w := &clock{sink: sink{h: http.Header{}}}
-				begun := time.Now()
-				h.ServeHTTP(w, r)
-				took += w.first.Sub(begun)
-			}
-			b.ReportMetric(float64(took.Nanoseconds())/float64(b.N), "ns/first-byte")
-		})
 	}
 }
 

@@ -60,6 +60,35 @@ type faces struct {
 	vary   []string           // as the origin sent it
 	tag    [forms][]string    // ETag of each form, nil without one
 	length [forms]lengthLines // Content-Length of each form
+	fields [forms]fieldList   // what a hit on each form sends, once one was sent
+}
+
+// fieldList are fields laid out for a hit.
+type fieldList struct{ p atomic.Pointer[[]Field] }
+
+// fieldsOf returns the fields of an object in one coding: ETag is the form's own,
+// and there are no ranges.
+func (m *Meta) fieldsOf(c encode.Coding) []Field {
+	f := m.faces
+	if have := f.fields[c].p.Load(); have != nil {
+		return *have
+	}
+	list := make([]Field, 0, len(m.Fields)+2)
+	for _, field := range m.Fields {
+		switch field.Name {
+		case "Content-Encoding", "Etag", "Accept-Ranges":
+		default:
+			list = append(list, field)
+		}
+	}
+	if c != encode.Identity {
+		list = append(list, Field{"Content-Encoding", []string{c.String()}})
+	}
+	if f.tag[c] != nil {
+		list = append(list, Field{"Etag", f.tag[c]})
+	}
+	f.fields[c].p.Store(&list)
+	return list
 }
 
 // lengthLines are a prepared Content-Length, for as long as it is right.
@@ -78,6 +107,9 @@ func (l *lengthLines) of(size int64) []string {
 	}
 	return s.lines
 }
+
+// facesOverhead is the memory of faces beside the lists of fields.
+const facesOverhead = 700
 
 // face gives o its faces, if it may come in several codings. h is what was
 // judged, with the origin's Vary; size is the body's, -1 when unknown.
@@ -102,7 +134,7 @@ func (s *site) face(o *Object, h http.Header, size int64) {
 	}
 	o.Meta.faces, o.Forms = f, new(store.Forms)
 	o.Meta.setField("Vary", encode.MergeVary(h["Vary"]))
-	o.Overhead += 600
+	o.Overhead += facesOverhead + int64(forms)*int64(len(o.Meta.Fields)+2)*40
 }
 
 // readable reports whether a response is coded in a way that the node may undo.

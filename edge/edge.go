@@ -32,9 +32,8 @@ type Handler struct {
 	behind atomic.Int64 // refreshes under way
 	wait   sync.WaitGroup
 
-	codings [forms][]string // Content-Encoding of each
-	recoder *recoder        // nil when nothing is coded again
-	pace    pace            // of refreshes that purges asked for
+	recoder *recoder // nil when nothing is coded again
+	pace    pace     // of refreshes that purges asked for
 }
 
 // New returns a handler, to be closed. The error names every fault of the
@@ -79,9 +78,6 @@ func New(c Config) (*Handler, error) {
 	}
 	if h.Decoders == nil {
 		h.Decoders = encode.NewDecoders(0)
-	}
-	for i := range h.codings {
-		h.codings[i] = []string{encode.Coding(i).String()}
 	}
 	h.pool.New = func() any { return &exchange{h: h} }
 	h.ctx, h.cancel = context.WithCancel(context.Background())

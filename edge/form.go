@@ -60,19 +60,14 @@ func (x *exchange) sendForm(o *Object, from readFrom) bool {
 // formFields sets the fields of o in a coding that the node made.
 func (x *exchange) formFields(m *Meta, c encode.Coding) {
 	x.formed = true
-	x.fields(m)
 	h := x.w.Header()
-	if c == encode.Identity {
-		delete(h, "Content-Encoding")
-	} else {
-		h["Content-Encoding"] = x.h.codings[c]
+	fields := m.fieldsOf(c)
+	for i := range fields {
+		h[fields[i].Name] = fields[i].Values
 	}
-	if tag := m.faces.tag[c]; tag != nil {
-		h["Etag"] = tag
-	} else {
-		delete(h, "Etag")
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // net/http would guess one
 	}
-	delete(h, "Accept-Ranges")
 }
 
 // headForm answers a HEAD as GET would be, without a length that is not known:
