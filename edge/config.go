@@ -123,6 +123,9 @@ type Cache struct {
 	// are part of the key.
 	KeyHeaders []string
 	KeyCookies []string
+	// Vary says which of the fields that the origin's Vary names count, and
+	// what of them.
+	Vary Vary
 }
 
 // Query is the policy for query parameters in the key and towards the origin.

@@ -196,6 +196,7 @@ func (x *exchange) admit() bool {
 // identify makes the key, of what the client asked for or functions made of
 // it.
 func (x *exchange) identify() {
+	x.header = x.site.vary.reduce(x.method, x.header)
 	x.policy = x.site.policyFor(x.path, x.header, 0)
 	x.parts = x.policy.keyParts(x.header)
 	if x.partsAdded != "" {

@@ -118,17 +118,3 @@ func (x *exchange) codings(h http.Header) {
 	}
 	h["Accept-Encoding"] = []string{class}
 }
-
-// variantOf returns what the response was selected by. Where the origin is
-// always asked for identity, the client's codings chose nothing; nor do they
-// where it sends a coding in spite of that and the node can undo it.
-func (f *flight) variantOf(h http.Header) (rfc9111.Variant, bool) {
-	plain := len(h["Content-Encoding"]) == 0 || f.site.encodes() != nil && readable(h)
-	if !f.policy.PassEncoding && len(h["Vary"]) > 0 && plain {
-		names := slices.DeleteFunc(rfc9111.Members(h["Vary"]), func(n string) bool { return strings.EqualFold(n, "accept-encoding") })
-		return rfc9111.VariantOf(f.ask.header, http.Header{
-			"Vary": {strings.Join(names, ", ")}, "Content-Language": h["Content-Language"],
-		})
-	}
-	return rfc9111.VariantOf(f.ask.header, h)
-}

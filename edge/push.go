@@ -151,6 +151,7 @@ func (h *Handler) intake(p Push) (*intake, error) {
 			delete(asked, name)
 		}
 	}
+	asked = at.site.vary.reduce(http.MethodGet, asked)
 	in.policy = at.site.policyFor(at.Path, asked, 0)
 	in.ask = ask{
 		now: time.Now(), method: http.MethodGet, scheme: at.Scheme, host: at.Host, path: at.Path, query: at.Query,
@@ -208,8 +209,8 @@ func (in *intake) varies(asked http.Header) error {
 			return refused(http.StatusUnprocessableEntity, "Vary", "with * the response is for no other request")
 		}
 		coding := strings.EqualFold(name, "Accept-Encoding") && len(in.header["Content-Encoding"]) == 0
-		if coding {
-			continue // an identity response is for requests without a coding, and is said so by leaving the field out
+		if coding || slices.Contains(in.at.site.vary.ignore, strings.ToLower(name)) {
+			continue // an identity response is for requests without a coding, and is said so by leaving the field out; an ignored field is for all
 		}
 		if _, given := asked[http.CanonicalHeaderKey(name)]; !given {
 			return refused(http.StatusUnprocessableEntity, "header",

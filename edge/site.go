@@ -28,6 +28,7 @@ type site struct {
 	base   *policy
 	rules  []rule
 	query  queryPolicy
+	vary   *variation
 	maxURL int
 	// The names of its functions, for the access log.
 	viewerNames, originNames string
@@ -73,6 +74,10 @@ func newSite(s Site, stats *Stats) (*site, error) {
 		out.originNames = strings.Join(s.OriginFunctions.Functions(), ",")
 	}
 	out.query = queryPolicy{drop: s.Cache.Query.Drop, keep: s.Cache.Query.Keep, sort: s.Cache.Query.Sort}
+	var err error
+	if out.vary, err = newVariation(s.Cache.Vary); err != nil {
+		fault("vary: %w", err)
+	}
 	for i, r := range s.Rules {
 		if r.Path == "" && len(r.Status) == 0 && r.Cookie == "" && r.Header == "" {
 			fault("rule %d has no condition (hint: give path, status, cookie or header)", i+1)

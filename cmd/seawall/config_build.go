@@ -65,6 +65,7 @@ func (s *siteSettings) edge(from http.RoundTripper) edge.Site {
 			Targeted: c.Targeted, PassEncoding: c.AcceptEncoding == "client", HonourReload: c.HonourReload,
 			Query:      edge.Query{Drop: c.Query.Drop, Keep: c.Query.Keep, Sort: c.Query.Sort},
 			KeyHeaders: c.Key.Headers, KeyCookies: c.Key.Cookies,
+			Vary: edge.Vary{Languages: c.Vary.Languages, Accept: c.Vary.Accept, Ignore: c.Vary.Ignore},
 		},
 		Encode:  s.Encode.edge(),
 		Limits:  edge.Limits{URL: int(s.Limits.URL), Body: s.Limits.Body},

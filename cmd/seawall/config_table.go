@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"seawall/edge"
 	"seawall/edge/admin"
 	"seawall/edge/rfc9111"
 	"seawall/wasm/extras"
@@ -107,6 +108,7 @@ type policySettings struct {
 	HonourReload       bool
 	Query              querySettings
 	Key                keySettings
+	Vary               varySettings
 	Rules              []ruleSettings
 }
 
@@ -116,6 +118,8 @@ type querySettings struct {
 }
 
 type keySettings struct{ Headers, Cookies []string }
+
+type varySettings struct{ Languages, Accept, Ignore []string }
 
 type ruleSettings struct {
 	Path          string
@@ -304,6 +308,8 @@ func policyKeys() []key[policySettings] {
 			meaning: "which query parameters count"},
 		{name: "key", takes: section(keyKeys, func(s *s) *keySettings { return &s.Key }),
 			meaning: "what else of a request tells responses apart"},
+		{name: "vary", takes: section(varyKeys, func(s *s) *varySettings { return &s.Vary }),
+			meaning: "what counts of the request fields that the origin's Vary names"},
 		{name: "rules", takes: sections(ruleKeys, func(s *s) *[]ruleSettings { return &s.Rules }, checkRules),
 			meaning: "changes for some requests and responses; the first that matches counts"},
 	}
@@ -324,6 +330,27 @@ func keyKeys() []key[keySettings] {
 	return []key[s]{
 		{name: "headers", takes: many("a field name, as X-Country", parseField, func(s *s) *[]string { return &s.Headers }), meaning: "request fields whose values are part of the key"},
 		{name: "cookies", takes: many("a cookie's name", parseField, func(s *s) *[]string { return &s.Cookies }), meaning: "cookies whose values are part of the key"},
+	}
+}
+
+func varyKeys() []key[varySettings] {
+	type s = varySettings
+	return []key[s]{
+		{name: "languages", takes: many("a language tag, as en or pt-BR", parseVary(func(v *edge.Vary) *[]string { return &v.Languages }), func(s *s) *[]string { return &s.Languages }),
+			meaning: "those that the origin has: Accept-Language becomes the one of them that the client likes best, also towards the origin; without it, the client's"},
+		{name: "accept", takes: many("a media type, as image/avif", parseVary(func(v *edge.Vary) *[]string { return &v.Accept }), func(s *s) *[]string { return &s.Accept }),
+			meaning: "the types between which the origin chooses, at most 8: Accept becomes those of them that the client names, also towards the origin; without it, the client's"},
+		{name: "ignore", takes: many("a field name, as User-Agent", parseVary(func(v *edge.Vary) *[]string { return &v.Ignore }), func(s *s) *[]string { return &s.Ignore }),
+			meaning: "fields by which no response is told apart, whatever Vary says; not Cookie nor Authorization"},
+	}
+}
+
+// parseVary takes what edge does for one entry of a list of Vary.
+func parseVary(list func(*edge.Vary) *[]string) func(string) (string, error) {
+	return func(text string) (string, error) {
+		var v edge.Vary
+		*list(&v) = []string{text}
+		return text, v.Check()
 	}
 }
 

@@ -105,6 +105,14 @@ func TestConfigurationErrors(t *testing.T) {
 			`f.yaml:10:17: status: 99 is not between 200 and 599; write a status from 200 to 599`,
 			`f.yaml:11:8: a rule by status cannot change the key, which is made before there is a response; leave one of them out`,
 			`f.yaml:12:7: rules: an empty entry; leave it out`}},
+		{"vary", "sites:\n- origins: [http://a]\n  cache:\n    vary: {languages: [en, d_e], accept: ['image/*'], ignore: [cookie, Authorization, accept-encoding, a b]}\n", []string{
+			`f.yaml:4:28: languages: "d_e" is no language tag; write a language tag, as en or pt-BR`,
+			`f.yaml:4:43: accept: "image/*" is no media type; write a media type, as image/avif`,
+			`f.yaml:4:64: ignore: Cookie cannot be ignored: one client's page would be another's; write a field name, as User-Agent`,
+			`f.yaml:4:72: ignore: Authorization cannot be ignored: one client's response would be another's; write a field name, as User-Agent`,
+			`f.yaml:4:87: ignore: Accept-Encoding needs no word: codings are told apart by the node; write a field name, as User-Agent`,
+			`f.yaml:4:104: ignore: "a b" is no field name; write a field name, as User-Agent`,
+		}},
 		{"choices", "log: {level: loud, format: xml}\nsites:\n- origins: [http://a]\n  cache: {set_cookie: yes, bypass: yes, accept_encoding: gzip, heuristic_fraction: 2}\n", []string{
 			`f.yaml:1:14: level: "loud" is none of the choices; write debug, info, warn or error`,
 			`f.yaml:1:28: format: "xml" is none of the choices; write text or json`,

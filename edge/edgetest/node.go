@@ -21,6 +21,7 @@ import (
 //	hit_for_miss=D  targeted=NAME,...  pass_encoding=true  honour_reload=true
 //	query_drop=NAME,...  query_keep=NAME,...  query_sort=true
 //	key_header=NAME,...  key_cookie=NAME,...  purgers=PREFIX,...  purge_rules=N
+//	vary_languages=TAG,...  vary_accept=TYPE,...  vary_ignore=NAME,...
 //	encode=true  encode_min=N  encode_events=true  encode_personal=true
 //	decode_ratio=N
 //
@@ -90,6 +91,9 @@ func (c *config) set(s setting) error {
 		"query_sort":           truth(&query.Sort),
 		"key_header":           words(&cache.KeyHeaders),
 		"key_cookie":           words(&cache.KeyCookies),
+		"vary_languages":       words(&cache.Vary.Languages),
+		"vary_accept":          words(&cache.Vary.Accept),
+		"vary_ignore":          words(&cache.Vary.Ignore),
 		"encode":               truth(&on),
 		"encode_min":           number(&coding.MinSize),
 		"encode_events":        truth(&coding.Events),
