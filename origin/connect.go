@@ -2,8 +2,10 @@ package origin
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -45,10 +47,21 @@ func (s *server) secure(x *exchange, nc net.Conn) (*tls.Conn, error) {
 		}
 	}()
 	if err := t.HandshakeContext(ctx); err != nil {
+		if strings.HasSuffix(err.Error(), "no application protocol") { // the alert of RFC 7301, 3.2
+			err = fmt.Errorf("%w: the server does not speak the protocol %s (hint: protocol %s)", err, s.proto, s.otherProtocol())
+		}
 		return nil, x.missed(s, stepTLS, err)
 	}
 	shaken = true
 	return t, nil
+}
+
+// otherProtocol is what a server over TLS may speak that does not speak its own.
+func (s *server) otherProtocol() string {
+	if s.proto == "h1" {
+		return "h2"
+	}
+	return "h1"
 }
 
 // missed is fault for a request that never reached s.

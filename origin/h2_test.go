@@ -357,6 +357,9 @@ func TestH2OverTLS(t *testing.T) {
 			if kind(r.err) != tt.kind || r.err == nil && (r.body != "content" || r.header.Get("Got") != "HTTP/2.0 POST site.test /x") {
 				t.Errorf("got %+v, want kind %q", r, tt.kind)
 			}
+			if tt.kind == tlsAlert && !strings.Contains(r.err.Error(), "does not speak the protocol h2 (hint: protocol h1)") {
+				t.Errorf("got %v, want it to name the fix", r.err)
+			}
 		})
 	}
 }
