@@ -108,7 +108,7 @@ func TestCommandLines(t *testing.T) {
 		{"wasm test without a request", []string{"wasm", "test", minimal}, 2, "", "--request"},
 		{"wasm test with no mode", []string{"wasm", "test", minimal, "--request", minimal, "--mode", "none"}, 2, "", "--mode"},
 		{"wasm test with no limit", []string{"wasm", "test", minimal, "--request", minimal, "--limit", "speed=1"}, 2, "", "--limit"},
-		{"wasm bench", []string{"wasm", "bench", "F"}, 2, "", "bench is not in this version"},
+		{"wasm bench", []string{"wasm", "bench", "/nowhere/f.wasm"}, 1, "", "no such file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, out, errs := command(c.args...)
