@@ -138,7 +138,11 @@ func (x *exchange) demand(o *Object, from readFrom, c encode.Coding) bool {
 	m, r := x.h.Store.Make(o, int(c), levelStream)
 	if m == nil { // somebody else did, or the object left
 		job.release()
-		return x.follow(o, from, c, o.Forms.At(int(c)))
+		if x.follow(o, from, c, o.Forms.At(int(c))) {
+			return true
+		}
+		x.codeOnTheWay(false)
+		return false
 	}
 	job.Making, job.src.ctx, job.src.from = m, m.Context(), from.Reader(0, -1)
 	x.h.wait.Go(job.run)

@@ -330,8 +330,13 @@ func (b *Body) narrow() {
 }
 
 // Passing reports whether the body is not kept whole: its bytes are given up
-// when all its readers have them.
-func (b *Body) Passing() bool { return !b.settled.Load() && b.windowed() }
+// when all its readers have them. It stays so when the last has come.
+func (b *Body) Passing() bool {
+	if b.settled.Load() {
+		return b.window > 0
+	}
+	return b.windowed()
+}
 
 // windowed reports whether the body is not kept whole.
 func (b *Body) windowed() bool {

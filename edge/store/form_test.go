@@ -328,8 +328,15 @@ func churn(t *testing.T, s *Store[string], rnd *rand.Rand) {
 		}
 		_, err := m.Write(make([]byte, rnd.IntN(300<<10)))
 		m.Done(err, rnd.IntN(4) > 0, nil)
-		if _, ok := readAll(r); !ok && err == nil {
-			t.Error("the reader of a whole form does not get it whole")
+		defer r.Close()
+		for {
+			// What left the store may be cut, for want of memory for its readers.
+			if _, end := r.Next(t.Context()); end != nil {
+				if end != io.EOF && !errors.Is(end, ErrStalled) && err == nil {
+					t.Errorf("the reader of a whole form got %v", end)
+				}
+				return
+			}
 		}
 	}
 }
