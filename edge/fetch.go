@@ -610,6 +610,7 @@ func (f *flight) received(resp *http.Response, asked, got time.Time) {
 		f.stored = true
 		if f.h.Store.Crowds(f.fill.Claim, o.Selector) {
 			f.detail = detailManyVariants
+			f.h.crowded(f.site, f.ask.url(), v.Names())
 		}
 	}
 	if f.stored {

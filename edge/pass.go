@@ -525,6 +525,7 @@ func (x *exchange) draft(resp *http.Response, claim *store.Claim[Meta], got time
 	x.status.stored = true
 	if x.h.Store.Crowds(claim, o.Selector) {
 		x.status.detail = detailManyVariants
+		x.h.crowded(x.site, x.url(), v.Names())
 	}
 	return &draft{x: x, claim: claim, body: body, object: o}
 }

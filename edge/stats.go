@@ -184,6 +184,7 @@ type SiteStats struct {
 	// costs about five times one's own (DEPENDENCIES.md, 10).
 	shards []siteShard
 	bounds []time.Duration
+	crowds crowds
 }
 
 type siteShard struct {
@@ -232,6 +233,10 @@ type SiteCounts struct {
 	// DurationBounds, not cumulative; Total is their sum.
 	Durations [outcomes][buckets]uint64
 	Total     [outcomes]time.Duration
+	// Crowded is how often a variant pushed out another because its URL had as
+	// many as are kept; Crowds are the URLs where that happens most.
+	Crowded uint64
+	Crowds  []Crowd
 }
 
 // Count is how many requests had outcome o.
@@ -247,6 +252,7 @@ func (c *SiteCounts) Count(o Outcome) uint64 {
 // figures and not yet in others.
 func (s *SiteStats) counts() *SiteCounts {
 	c := new(SiteCounts)
+	c.Crowded, c.Crowds = s.crowds.all()
 	for i := range s.shards {
 		shard := &s.shards[i]
 		for o := range outcomes {

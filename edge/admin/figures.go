@@ -78,6 +78,9 @@ func (s *sink) summary(name, help string, count uint64, sum float64, labels ...s
 
 // site sends one site's figures, leaving out what never happened.
 func (s *sink) site(name string, c *edge.SiteCounts) {
+	if c.Crowded > 0 {
+		s.counter("variants_crowded_total", "Variants that pushed out another because their URL had as many as are kept.", c.Crowded, "site", name)
+	}
 	bounds := edge.DurationBounds()
 	for o := edge.Hit; o <= edge.Fault; o++ {
 		n := c.Count(o)
@@ -101,6 +104,14 @@ func (s *sink) site(name string, c *edge.SiteCounts) {
 		d, values := desc("request_duration_seconds", "From a request's head to its response's end.", []string{"site", name, "outcome", o.String()})
 		s.out <- prometheus.MustNewConstHistogram(d, n, c.Total[o].Seconds(), buckets, values...)
 	}
+}
+
+// crowd is a URL with more variants than are kept.
+type crowd struct {
+	URL   string   `json:"url"`
+	Vary  []string `json:"vary"`
+	Count uint64   `json:"count"`
+	Hint  string   `json:"hint"`
 }
 
 func statusClass(class int) string {
@@ -212,6 +223,8 @@ type (
 		Seconds  map[string]float64           `json:"seconds"`
 		Statuses map[string]map[string]uint64 `json:"statuses"`
 		Protocol map[string]uint64            `json:"protocols"`
+		Crowded  uint64                       `json:"variants_crowded"`
+		Crowds   []crowd                      `json:"crowded_urls"`
 	}
 	storeBody struct {
 		Bytes     int64   `json:"bytes"`
@@ -294,6 +307,10 @@ func siteFigures(c *edge.SiteCounts) siteBody {
 	b := siteBody{
 		Requests: make(map[string]uint64), Bytes: make(map[string]uint64), Seconds: make(map[string]float64),
 		Statuses: make(map[string]map[string]uint64), Protocol: make(map[string]uint64),
+	}
+	b.Crowded, b.Crowds = c.Crowded, []crowd{}
+	for _, one := range c.Crowds {
+		b.Crowds = append(b.Crowds, crowd(one))
 	}
 	for o := edge.Hit; o <= edge.Fault; o++ {
 		n := c.Count(o)
