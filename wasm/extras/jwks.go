@@ -79,7 +79,7 @@ func (s *keySet) close() {
 
 func (s *keySet) run(ctx context.Context) {
 	defer close(s.done)
-	for {
+	for ctx.Err() == nil { // of two that are ready, select may choose the timer
 		timer := time.NewTimer(s.fetch(ctx))
 		select {
 		case <-ctx.Done():

@@ -233,7 +233,7 @@ func TestTokensOfTheStandard(t *testing.T) {
 			if out, err := d.verify(test.token); err != nil {
 				t.Errorf("%s: got %q, %v; want it to hold", test.name, out, err)
 			}
-			time.Sleep(time.Unix(1300819380, 0).Sub(time.Now()))
+			time.Sleep(time.Until(time.Unix(1300819380, 0)))
 			if out, err := d.verify(test.token); err != faultExpired {
 				t.Errorf("%s, at its end: got %q, %v; want %v", test.name, out, err, faultExpired)
 			}
