@@ -197,6 +197,7 @@ func TestAccessLogGathersLines(t *testing.T) {
 			t.Errorf("60 lines more in a ring of 64: got writes of %v lines, want a third at once", got)
 		}
 		time.Sleep(2 * logRest)
+		synctest.Wait()
 		if got := strings.Count(strings.Join(out.all, ""), "\n"); got != 81 || l.Dropped() != 0 {
 			t.Errorf("after all: got %d lines and %d dropped, want 81 and none", got, l.Dropped())
 		}
