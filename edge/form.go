@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -203,7 +204,8 @@ func (m *making) run() {
 }
 
 // end settles the form. One that is no smaller than identity is remembered as
-// not worth it, and so is one that failed by its content.
+// not worth it, and so is one that failed by its content. An object whose coding
+// cannot be undone is not kept.
 func (m *making) end(err error) {
 	in, out := m.o.Body.Have(), m.Size()
 	gone := m.Context().Err() != nil || !m.o.Body.Complete()
@@ -213,10 +215,13 @@ func (m *making) end(err error) {
 		m.h.recoder.woken()
 		m.h.Stats.Encode.In.Add(uint64(in))
 		m.h.Stats.Encode.Out.Add(uint64(out))
-	} else if err != nil && !gone {
-		m.h.Stats.Encode.DecodeRefused.Add(1)
 	}
-	if err != nil && !gone {
+	refused := m.coder == nil && (errors.Is(err, encode.ErrBomb) || errors.Is(err, encode.ErrMalformed))
+	if refused {
+		m.h.Stats.Encode.DecodeRefused.Add(1)
+		m.h.Store.Discard(m.o) // nobody is to be given it again
+	}
+	if refused || err != nil && !gone {
 		m.h.words.say(slog.LevelWarn, "coding failed", "url", clip(m.o.Key), "coding", m.coding.String(), "err", err)
 	}
 }
