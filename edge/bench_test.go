@@ -160,3 +160,46 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}))
 }
+
+// BenchmarkHitWithVary is a hit on one of four variants, with the preferences as
+// the origin's answer had them, in another order, and as the site reduces them.
+func BenchmarkHitWithVary(b *testing.B) {
+	for _, test := range []struct {
+		name, next string
+		vary       Vary
+	}{
+		{"same", "en-GB,en;q=0.9,fr;q=0.8", Vary{}},
+		{"reordered", "fr;q=0.8, en;q=0.9, en-gb", Vary{}},
+		{"reduced", "en-GB,en;q=0.9,fr;q=0.8", Vary{Languages: []string{"en", "de"}}},
+	} {
+		b.Run(test.name, func(b *testing.B) {
+			st, err := NewStore(StoreOptions{Memory: 16 << 20})
+			if err != nil {
+				b.Fatal(err)
+			}
+			h, err := New(Config{Store: st, Sites: []Site{{Name: "bench", Cache: Cache{Vary: test.vary}, Origin: answers{
+				header: http.Header{"Cache-Control": {"max-age=3600"}, "Vary": {"Accept-Language, Accept"}}, body: "b",
+			}}}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer st.Close()
+			defer h.Close()
+			r := request(1)
+			for _, field := range []string{"en-GB,en;q=0.9,fr;q=0.8", "de", "ja", ""} {
+				r.Header["Accept-Language"] = []string{field}
+				h.ServeHTTP(&sink{h: http.Header{}}, r)
+			}
+			r.Header["Accept-Language"] = []string{test.next}
+			w := &sink{h: http.Header{}}
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(w.h)
+				h.ServeHTTP(w, r)
+			}
+			if cs := w.h["Cache-Status"]; !strings.HasPrefix(cs[0], "seawall; hit") {
+				b.Fatalf("Cache-Status %v, want a hit", cs)
+			}
+		})
+	}
+}

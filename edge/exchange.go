@@ -79,6 +79,10 @@ type ask struct {
 	authorized bool
 	directives rfc9111.Directives
 
+	// language is what the origin is known to answer the request in; "" while
+	// that does not count.
+	language string
+
 	// What Accepts saw of the objects that it refused.
 	sameParts bool // one had the same key parts
 	barred    bool // one was refused only because the request has Authorization
@@ -94,7 +98,7 @@ func (a *ask) Accepts(o *Object) bool {
 		return false
 	}
 	a.sameParts = true
-	if !m.Variant.Matches(a.header) {
+	if !m.Variant.Matches(a.header) && (a.language == "" || !m.Variant.MatchesIn(a.header, a.language)) {
 		return false
 	}
 	if a.authorized && !m.Terms.Authorized {

@@ -44,6 +44,9 @@ func (x *exchange) lookup() Outcome {
 // judge decides by what the store has.
 func (x *exchange) judge(found store.Found[Meta]) Outcome {
 	if found.Object == nil {
+		found = x.spoken(found)
+	}
+	if found.Object == nil {
 		found = x.equivalent(found)
 	}
 	if x.viewer.Host != "" && found.Object != nil {

@@ -364,8 +364,8 @@ func selectors(o *Object) []selected {
 		}
 		s := selected{name: name}
 		switch value := form[1:n]; form[0] {
-		case 'l':
-			s.value = languages(value)
+		case 'l', 't':
+			s.value = weighted(value)
 		default:
 			s.value = value
 			s.absent = value == "" && form[0] != '='
@@ -376,13 +376,17 @@ func selectors(o *Object) []selected {
 	return all
 }
 
-// languages writes the normal form of Accept-Language, "de;1000,en;0500", as a
-// field again.
-func languages(form string) string {
+// weighted writes the normal form of Accept-Language, "de;1000,en;0500", or of
+// Accept as a field again.
+func weighted(form string) string {
 	members := strings.Split(form, ",")
 	for i, m := range members {
-		tag, q, ok := strings.Cut(m, ";")
-		if ok && len(q) == 4 && q != "1000" {
+		at := strings.LastIndexByte(m, ';')
+		if at < 0 || len(m)-at != 5 {
+			continue
+		}
+		tag, q := m[:at], m[at+1:]
+		if q != "1000" {
 			tag += ";q=" + q[:1] + "." + q[1:]
 		}
 		members[i] = tag

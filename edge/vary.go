@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"seawall/edge/rfc9111"
+	"seawall/edge/store"
 )
 
 // Vary is what a site says of the request fields that its origin's Vary names.
@@ -127,4 +128,32 @@ func (f *flight) variantOf(h http.Header) (rfc9111.Variant, bool) {
 		}
 	}
 	return rfc9111.VariantOf(f.ask.header, said)
+}
+
+// spoken looks for a response in the language that the origin is known to answer
+// the request in, when none was chosen by the same preferences. Known is what
+// the fresh variants of the URL tell; it goes with them.
+func (x *exchange) spoken(found store.Found[Meta]) store.Found[Meta] {
+	lines := x.header["Accept-Language"]
+	if !found.Known || len(lines) == 0 || x.policy.HonourReload {
+		return found
+	}
+	var known rfc9111.Tongues
+	x.h.Store.Variants(x.hash, x.key, func(o *Object) {
+		if o.Meta.Parts != x.parts || o.Meta.Subject.Site != x.zone || o.Invalid() || !o.Meta.Variant.MatchesBeside(x.header) {
+			return
+		}
+		if t, verdict := x.h.softened(o); verdict == store.Valid && t.Fresh(x.now) {
+			known.Learn(&o.Meta.Variant)
+		}
+	})
+	if x.language = known.Choose(lines); x.language == "" {
+		return found
+	}
+	other := x.h.Store.Find(x.hash, x.key, &x.ask)
+	x.language = ""
+	if o := other.Object; o == nil || other.Invalid || other.Soft || !o.Meta.Terms.Fresh(x.now) {
+		return found
+	}
+	return other
 }

@@ -146,9 +146,13 @@ func appendLanguages(dst []byte, lines []string) ([]byte, bool) {
 		for j := 0; j < len(p.tag); j++ {
 			dst = append(dst, lowerByte(p.tag[j]))
 		}
-		dst = append(dst, ';', byte('0'+p.q/1000), byte('0'+p.q/100%10), byte('0'+p.q/10%10), byte('0'+p.q%10))
+		dst = appendWeight(dst, p.q)
 	}
 	return dst, true
+}
+
+func appendWeight(dst []byte, q int) []byte {
+	return append(dst, ';', byte('0'+q/1000), byte('0'+q/100%10), byte('0'+q/10%10), byte('0'+q%10))
 }
 
 // prefers tells whether the language is the one top preference of an
@@ -159,7 +163,13 @@ func prefers(lines []string, language string) bool {
 	if !ok {
 		return false
 	}
-	top, ties := preference{}, 0
+	top, one := topOf(all)
+	return one && asciiFold(top.tag, language) && !refused(all, language)
+}
+
+// topOf returns what is preferred to all else, and whether there is such a thing.
+func topOf(all []preference) (top preference, one bool) {
+	ties := 0
 	for _, p := range all {
 		switch {
 		case p.q > top.q:
@@ -168,7 +178,7 @@ func prefers(lines []string, language string) bool {
 			ties++
 		}
 	}
-	return top.q > 0 && ties == 0 && asciiFold(top.tag, language)
+	return top, top.q > 0 && ties == 0
 }
 
 // onlyLanguage returns the one language of Content-Language in lower case, empty

@@ -27,6 +27,7 @@ type Variant struct {
 	names    []string
 	selector string
 	language string // lower-case Content-Language, where it may be chosen by it
+	media    string // its type, where that is what the request preferred to all others
 }
 
 // selecting is one field that Vary names.
@@ -44,6 +45,7 @@ const (
 	byValue comparison = iota
 	byCodings
 	byLanguages
+	byTypes
 )
 
 func comparisonOf(name string) comparison {
@@ -52,6 +54,8 @@ func comparisonOf(name string) comparison {
 		return byCodings
 	case "accept-language":
 		return byLanguages
+	case "accept":
+		return byTypes
 	}
 	return byValue
 }
@@ -81,6 +85,9 @@ func VariantOf(req, resp http.Header) (v Variant, ok bool) {
 		}
 		if f.how == byLanguages {
 			v.language = onlyLanguage(resp["Content-Language"])
+		}
+		if f.how == byTypes {
+			v.media = preferredType(lines, resp["Content-Type"])
 		}
 		for _, l := range lines {
 			f.lines = append(f.lines, strings.Clone(l))
@@ -125,7 +132,8 @@ func appendSelected(dst []byte, name, form string) []byte {
 
 // Matches tells whether the stored response may answer a request with this
 // header (RFC 9111, 4.1), which is as it would be sent to the origin. Where it was selected by Accept-Language it may also
-// be chosen as the client's one top preference by its Content-Language.
+// be chosen as the client's one top preference by its Content-Language; where by
+// Accept, by its Content-Type, if both clients prefer that to all others.
 func (v *Variant) Matches(req http.Header) bool {
 	for i := range v.fields {
 		f := &v.fields[i]
@@ -136,7 +144,10 @@ func (v *Variant) Matches(req http.Header) bool {
 		if f.same(lines) {
 			continue
 		}
-		if f.how != byLanguages || v.language == "" || !prefers(lines, v.language) {
+		switch {
+		case f.how == byLanguages && v.language != "" && prefers(lines, v.language):
+		case f.how == byTypes && v.media != "" && prefersType(lines, v.media):
+		default:
 			return false
 		}
 	}
@@ -152,7 +163,7 @@ func (f *selecting) same(lines []string) bool {
 // Size returns about how many bytes v occupies.
 func (v *Variant) Size() int {
 	const header, slot = 16, 88 // of a string; of a selecting
-	size := header*len(v.names) + len(v.selector) + len(v.language)
+	size := header*len(v.names) + len(v.selector) + len(v.language) + len(v.media)
 	for i := range v.fields {
 		f := &v.fields[i]
 		size += slot + len(f.key) + len(f.form) + len(v.names[i])
@@ -170,6 +181,7 @@ const (
 	formValue     = '='
 	formCodings   = 'c'
 	formLanguages = 'l'
+	formTypes     = 't'
 )
 
 // appendForm appends the normal form of a field's lines.
@@ -183,6 +195,13 @@ func appendForm(dst []byte, how comparison, lines []string) []byte {
 		from := len(dst)
 		dst = append(dst, formLanguages)
 		if with, ok := appendLanguages(dst, lines); ok {
+			return with
+		}
+		dst = dst[:from]
+	case how == byTypes:
+		from := len(dst)
+		dst = append(dst, formTypes)
+		if with, ok := appendTypes(dst, lines); ok {
 			return with
 		}
 		dst = dst[:from]

@@ -228,3 +228,42 @@ func TestMatchesDoesNotAllocate(t *testing.T) {
 	noAllocs(t, "identical values", func() { v.Matches(stored) })
 	noAllocs(t, "normalised values", func() { v.Matches(next) })
 }
+
+func TestTypeIsChosenWhereBothPreferItMost(t *testing.T) {
+	const html, json = "text/html, application/json;q=0.9", "application/json"
+	for _, test := range []struct {
+		name, stored, content, next string
+		want                        bool
+	}{
+		{"letter case, order and weights written otherwise", html, "", "Application/JSON;Q=0.90,TEXT/html;q=1.0", true},
+		{"other weights", html, "", "text/html, application/json;q=0.8", false},
+		{"parameters count", "a/b;v=1, c/d;q=0.1", "", "c/d;q=0.1,a/b ; v=1", true},
+		{"other parameters", "a/b;v=1", "", "a/b;v=2", false},
+		{"malformed as it is", "a/b;q=2, c/d", "", "a/b;q=2,c/d", true},
+		{"malformed is not repaired", "a/b;q=2, c/d", "", "c/d, a/b;q=2", false},
+		{"a quoted parameter is not read", `a/b;v="1", c/d`, "", `c/d, a/b;v="1"`, false},
+		{"both prefer it", html, "text/html; charset=utf-8", "text/html, text/plain;q=0.5", true},
+		{"the next prefers another", html, "text/html", json, false},
+		{"the next has two at the top", html, "text/html", "text/html, text/plain", false},
+		{"the stored one was asked for as another", "application/vnd.x+json", json, json, false},
+		{"the stored one was one of two", "application/json, text/html", json, json, false},
+		{"the stored one has parameters", json, "application/json; profile=x", "application/json, a/b;q=0.1", false},
+		{"the stored one has more than charset", json, "application/json; charset=x; profile=x", "application/json, a/b;q=0.1", false},
+		{"the next wants parameters", json, json, "application/json;profile=x", false},
+		{"any", "*/*", "text/html", "text/html", false},
+		{"no preference", html, "text/html", "*/*", false},
+		{"none stated", html, "", "text/html, text/plain;q=0.5", false},
+	} {
+		resp := header("Vary: Accept")
+		if test.content != "" {
+			resp.Set("Content-Type", test.content)
+		}
+		v := variantOf(t, header("Accept: "+test.stored), resp)
+		if got := v.Matches(header("Accept: " + test.next)); got != test.want {
+			t.Errorf("%s: stored %q for %q, then %q: got %v, want %v", test.name, test.content, test.stored, test.next, got, test.want)
+		}
+		if v.Matches(header()) {
+			t.Errorf("%s: a client without the field: got true, want false", test.name)
+		}
+	}
+}
