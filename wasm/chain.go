@@ -364,7 +364,7 @@ func (e *entry) request() Result {
 }
 
 // beginIdle is request for a guest that looks at responses alone: no code of
-// its runs, so nothing is charged, counted or copied.
+// its runs, so nothing is charged or counted.
 func (e *entry) beginIdle(stage abi.Stage) Result {
 	m := e.m
 	m.mu.Lock()
@@ -379,6 +379,9 @@ func (e *entry) beginIdle(stage abi.Stage) Result {
 		return e.fail(stage, errGone)
 	}
 	e.wants = e.s.Wants()
+	if !e.wants.Silent || !e.wants.ResponseHeaders {
+		e.syncIn(false) // callbacks before or without that for the response's header ask for it
+	}
 	q := &e.run.x.Request
 	q.Body, q.Ended = nil, q.Source == nil
 	e.settle(false)

@@ -59,6 +59,9 @@ func (g *guest) count(v fields) sum {
 	return g.sum
 }
 
+// uncount forgets the sums: another exchange's fields may stand where these do.
+func (g *guest) uncount() { g.sum = sum{} }
+
 // changing applies a change to one field and keeps the sums true.
 func (g *guest) changing(v fields, c change, name fieldName, value string, room int) (changed, ok bool) {
 	name = v.canonical(name)

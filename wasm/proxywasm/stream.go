@@ -111,6 +111,7 @@ func (s *stream) header(p phase, c, trailers callback) (abi.Action, error) {
 		return abi.Stop, s.g.failed
 	}
 	m := s.message(p.side())
+	defer s.g.uncount() // it may be that no callback runs
 	n := s.g.count(newFields(m, p.side())).n
 	end := lastPart(m, trailers) && len(m.Body) == 0
 	if c.params == 2 {
