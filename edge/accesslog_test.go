@@ -153,11 +153,16 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 	})
 }
 
-// writes keeps what each Write was given.
-type writes struct{ all []string }
+// writes keeps how many lines each Write was given.
+type writes struct {
+	mu    sync.Mutex
+	lines []int // guarded by mu
+}
 
 func (w *writes) Write(p []byte) (int, error) {
-	w.all = append(w.all, string(p))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lines = append(w.lines, bytes.Count(p, []byte{'\n'}))
 	return len(p), nil
 }
 
@@ -168,12 +173,11 @@ func TestAccessLogGathersLines(t *testing.T) {
 		var out writes
 		l := NewAccessLog(&out, LogText, 64)
 		defer l.Close()
-		lines := func() (n []int) {
+		lines := func() []int {
 			synctest.Wait()
-			for _, w := range out.all {
-				n = append(n, strings.Count(w, "\n"))
-			}
-			return n
+			out.mu.Lock()
+			defer out.mu.Unlock()
+			return slices.Clone(out.lines)
 		}
 		appended := func(count int) {
 			for range count {
@@ -197,9 +201,12 @@ func TestAccessLogGathersLines(t *testing.T) {
 			t.Errorf("60 lines more in a ring of 64: got writes of %v lines, want a third at once", got)
 		}
 		time.Sleep(2 * logRest)
-		synctest.Wait()
-		if got := strings.Count(strings.Join(out.all, ""), "\n"); got != 81 || l.Dropped() != 0 {
-			t.Errorf("after all: got %d lines and %d dropped, want 81 and none", got, l.Dropped())
+		all := 0
+		for _, n := range lines() {
+			all += n
+		}
+		if all != 81 || l.Dropped() != 0 {
+			t.Errorf("after all: got %d lines and %d dropped, want 81 and none", all, l.Dropped())
 		}
 	})
 }
