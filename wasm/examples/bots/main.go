@@ -18,7 +18,8 @@
 //	asn=64500      the client's network, by the node's GeoIP file
 //	net=192.0.2.0/24   its address
 //	country=FR     its country, by the node's GeoIP file
-//	path=/login    how the path begins
+//	path=/login    how the path begins; for block and challenge also in
+//	               capitals, encoded or otherwise disguised
 //	ua=some text   what User-Agent has, in capitals or not; it is the last
 //	               condition of a line, and without text it is no User-Agent
 //
@@ -68,11 +69,11 @@ type rule struct {
 }
 
 // rules are the configuration. They are read once, when a machine starts;
-// byNet and byPlace tell whether any has such a condition.
+// byNet, byPlace and byPath tell whether any has such a condition.
 var (
-	rules          []rule
-	texts          agents // of User-Agent, in small letters
-	byNet, byPlace bool
+	rules                  []rule
+	texts                  agents // of User-Agent, in small letters
+	byNet, byPlace, byPath bool
 )
 
 // main is not run: the node calls what is exported.
@@ -119,6 +120,7 @@ func add(line string) error {
 		conditions = strings.TrimSpace(conditions)
 	}
 	byNet = byNet || r.net.IsValid()
+	byPath = byPath || r.path != ""
 	byPlace = byPlace || r.asn != 0 || r.country != ""
 	rules = append(rules, r)
 	return nil
@@ -160,17 +162,21 @@ func (r *rule) condition(text string) error {
 
 // client is what rules look at.
 type client struct {
-	asn           int64
-	country, path string
-	silent        bool // it has no User-Agent
-	address       netip.Addr
+	asn     int64
+	country string
+	path    guest.Paths
+	silent  bool // it has no User-Agent
+	address netip.Addr
 }
 
 //go:wasmexport proxy_on_request_headers
 func request(_, _, _ uint32) uint32 {
 	guest.Request.Remove(challengeField) // only this function says it
 	var c client
-	c.path, _ = guest.Target()
+	if byPath {
+		path, _ := guest.Target()
+		c.path = guest.Readings(path)
+	}
 	agent := guest.Request.Value("user-agent")
 	c.silent = agent == ""
 	texts.search(strings.ToLower(agent[:min(len(agent), seenAgent)]))
@@ -200,7 +206,7 @@ func request(_, _, _ uint32) uint32 {
 func (r *rule) holds(c *client) bool {
 	return (r.asn == 0 || r.asn == c.asn) &&
 		(r.country == "" || r.country == c.country) &&
-		strings.HasPrefix(c.path, r.path) &&
+		(r.path == "" || r.action == "allow" && c.path.Surely(r.path) || r.action != "allow" && c.path.Maybe(r.path)) &&
 		(!r.net.IsValid() || r.net.Contains(c.address)) &&
 		(!r.named || r.agent == 0 && c.silent || r.agent != 0 && texts.found(r.agent))
 }

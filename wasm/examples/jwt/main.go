@@ -18,7 +18,8 @@
 //	header: NAME CLAIM      a request field that tells the origin a claim
 //	header: NAME CLAIM key  the same, and responses are cached apart by it
 //	cookie: NAME            where the token is when there is no Authorization: Bearer
-//	open: /PATH             paths that begin so need no token; may be repeated
+//	open: /PATH             paths that begin so, however they are read, need no token;
+//	                        may be repeated
 //
 // for example
 //
@@ -186,7 +187,7 @@ func request(id, _, _ uint32) uint32 {
 	for _, h := range headers {
 		guest.Request.Remove(h.header) // a client may not say it
 	}
-	if path, _ := guest.Target(); slices.ContainsFunc(open, func(p string) bool { return strings.HasPrefix(path, p) }) {
+	if isOpen() {
 		return guest.Continue
 	}
 	text, found := token()
@@ -214,6 +215,17 @@ func request(id, _, _ uint32) uint32 {
 	removeCookie()
 	checked[id] = true
 	return guest.Continue
+}
+
+// isOpen reports whether the path needs no token. It must be an open one for
+// every server that reads it: "/public/..%2fmembers" is none.
+func isOpen() bool {
+	if len(open) == 0 {
+		return false
+	}
+	path, _ := guest.Target()
+	readings := guest.Readings(path)
+	return slices.ContainsFunc(open, readings.Surely)
 }
 
 func refuse(challenge string) uint32 {

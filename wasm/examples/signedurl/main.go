@@ -6,7 +6,8 @@
 //
 //	key: NAME          the node's secret that links are signed with (keys in the
 //	                   node's configuration; the function's own keys must name it)
-//	path: /private/    only paths that begin so (all); may be repeated
+//	path: /private/    only paths that begin so (all), in capitals, encoded or
+//	                   otherwise disguised too; may be repeated
 //	methods: GET HEAD  what a link may be used for (GET HEAD)
 //
 // for example
@@ -92,7 +93,7 @@ func rule(line string) error {
 //go:wasmexport proxy_on_request_headers
 func request(_, _, _ uint32) uint32 {
 	path, query := guest.Target()
-	if len(paths) > 0 && !slices.ContainsFunc(paths, func(p string) bool { return strings.HasPrefix(path, p) }) {
+	if !guarded(path) {
 		return guest.Continue
 	}
 	if !slices.Contains(methods, guest.Request.Value(":method")) {
@@ -115,6 +116,16 @@ func request(_, _, _ uint32) uint32 {
 	}
 	guest.Request.Set(":path", plain(link))
 	return guest.Continue
+}
+
+// guarded reports whether a path needs a link. It does if any server may read
+// it as such: the origin decodes "/%70rivate/".
+func guarded(path string) bool {
+	if len(paths) == 0 {
+		return true
+	}
+	readings := guest.Readings(path)
+	return slices.ContainsFunc(paths, readings.Maybe)
 }
 
 func refuse(text string) uint32 {
