@@ -55,6 +55,7 @@ func NewHost(o Options) (*Host, error) {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	if err := h.setUpstreams(o.Upstreams); err != nil {
+		h.pages.close()
 		return nil, err
 	}
 	// Nothing here follows the deadline of a context: fuel ends what runs too

@@ -111,6 +111,9 @@ func (n *node) putFunction(_ context.Context, in admin.FunctionUpload) (admin.Fu
 	if n.functions.uploads[in.Name+candidateSuffix] != nil {
 		return none, false, candidateStands()
 	}
+	if err := n.functions.kept.remove(in.Name + candidateSuffix); err != nil { // of a promotion that could not; it would come back
+		return none, false, fmt.Errorf("function %s: what a candidate has left: %w", in.Name, err)
+	}
 	uploads := maps.Clone(n.functions.uploads)
 	uploads[in.Name] = u
 	g, err := n.build(old.settings, old, uploads, false)
@@ -186,6 +189,9 @@ func (n *node) removeFunction(_ context.Context, name string) error {
 	}
 	if n.functions.uploads[name+candidateSuffix] != nil {
 		return candidateStands()
+	}
+	if err := n.functions.kept.remove(name + candidateSuffix); err != nil {
+		return fmt.Errorf("function %s: what a candidate has left: %w", name, err)
 	}
 	if sites := old.settings.users(name); len(sites) > 0 && (file == nil || file.File == "") {
 		return &admin.FunctionError{Status: http.StatusConflict,
