@@ -76,7 +76,8 @@ type ask struct {
 	zone       string    // the site's name
 	viewer     purge.URL // what the client asked for, where a function rewrote it
 	parts      string    // the policy's key parts
-	authorized bool
+	authorized bool      // it has Authorization, or had, when a function took it away
+	cookied    bool      // it had a cookie before functions
 	directives rfc9111.Directives
 
 	// language is what the origin is known to answer the request in; "" while
@@ -118,6 +119,15 @@ func (a *ask) Selector(names []string) string {
 		return selector(a.parts, "")
 	}
 	return selector(a.parts, string(rfc9111.AppendSelector(nil, names, a.header)))
+}
+
+// forJudge is what judging a response needs to know of its request. Credentials
+// that a function took away count: what the origin says to one person, as
+// functions may tell it who that is, is not everybody's without permission.
+func (a *ask) forJudge(method string) rfc9111.Ask {
+	r := rfc9111.AskOf(method, a.url(), a.header)
+	r.Authorization, r.Cookie = r.Authorization || a.authorized, r.Cookie || a.cookied
+	return r
 }
 
 // target is what is sent to the origin, byte for byte.
@@ -206,7 +216,7 @@ func (x *exchange) identify() {
 	if x.partsAdded != "" {
 		x.parts += "function " + x.partsAdded + "\n"
 	}
-	x.authorized = len(x.header["Authorization"]) > 0
+	x.authorized = x.authorized || len(x.header["Authorization"]) > 0
 	x.directives = rfc9111.RequestDirectives(x.header)
 	x.key = appendKey(x.key[:0], x.scheme, x.host, x.path, x.query)
 	x.hash = x.h.Store.Hash(x.key)

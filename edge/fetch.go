@@ -559,7 +559,7 @@ func (b *settledBody) Close() error {
 
 // asked returns what rfc9111 judges the response by.
 func (f *flight) asked() rfc9111.Ask {
-	return rfc9111.AskOf(http.MethodGet, f.ask.url(), f.ask.header)
+	return f.ask.forJudge(http.MethodGet)
 }
 
 // received handles a full response: to be shared and stored, or for the

@@ -60,6 +60,7 @@ func (x *exchange) callViewer(query string) bool {
 	}
 	x.called, x.spare, x.ran = c, nil, true
 	r := x.r
+	x.authorized, x.cookied = len(x.header["Authorization"]) > 0, len(x.header["Cookie"]) > 0
 	c.ex.Facts = x.facts()
 	c.ex.Cache.TTL = -1
 	c.ex.Request = abi.Message{

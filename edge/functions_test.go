@@ -276,6 +276,33 @@ func TestFunctionsAnswer(t *testing.T) {
 	}
 }
 
+// Credentials that a function took away, as jwt does, still ask the origin's
+// permission before one person's response is everybody's (RFC 9111, 3.5).
+func TestFunctionsTakeCredentialsAway(t *testing.T) {
+	for _, test := range []struct{ field, terms, modified, want string }{
+		{"Authorization", "max-age=60", "", "seawall; fwd="},
+		{"Authorization", "no-transform", "Sat, 01 Jan 2000 00:00:00 GMT", "seawall; fwd="},
+		{"Authorization", "public, max-age=60", "", "seawall; hit"},
+		{"Cookie", "no-transform", "Sat, 01 Jan 2000 00:00:00 GMT", "seawall; fwd="},
+		{"Cookie", "max-age=60", "", "seawall; hit"},
+		{"X-Token", "no-transform", "Sat, 01 Jan 2000 00:00:00 GMT", "seawall; hit"},
+	} {
+		t.Run(test.field+" "+test.terms, func(t *testing.T) {
+			o := &echo{}
+			if o.terms = test.terms; test.modified != "" {
+				o.more = []string{"Last-Modified", test.modified}
+			}
+			w := withFunctions(t, o, []program{{lines: "need " + test.field + "\ndrop " + test.field + "\n"}}, nil, nil)
+			for i, want := range []string{"seawall; fwd=", test.want} {
+				resp, body := w.ask(t, "GET", "/a", test.field, "a=b")
+				if got := resp.Header.Get("Cache-Status"); resp.StatusCode != 200 || !strings.HasPrefix(got, want) {
+					t.Errorf("request %d: got %d %q %q, want 200 %q", i, resp.StatusCode, body, got, want)
+				}
+			}
+		})
+	}
+}
+
 func TestFunctionsSeeEveryResponse(t *testing.T) {
 	o := &echo{more: []string{"Etag", `"one"`}}
 	w := withFunctions(t, o, []program{{lines: "response x-seen yes\nresponse connection x-seen\nresponse via nobody\n"}}, nil, nil)

@@ -488,7 +488,7 @@ func (x *exchange) draft(resp *http.Response, claim *store.Claim[Meta], got time
 	}
 	policy := x.site.policyFor(x.path, x.header, resp.StatusCode)
 	f := &flight{h: x.h, site: x.site, policy: x.policy, ask: x.ask}
-	d := rfc9111.Judge(rfc9111.AskOf(x.method, x.url(), x.header), resp.StatusCode, resp.Header, x.asked, got, judgedBy(resp, policy.options))
+	d := rfc9111.Judge(x.forJudge(x.method), resp.StatusCode, resp.Header, x.asked, got, judgedBy(resp, policy.options))
 	header := clean(resp.Header, resp.ProtoMajor, resp.ProtoMinor, got)
 	v, ok := f.variantOf(header)
 	if !ok && d.Store {

@@ -2,6 +2,7 @@
 // line, what it does with a request and its response.
 //
 //	request NAME VALUE      sets a field (":path" and its like too)
+//	drop NAME               takes a field away
 //	query MARK FIELD VALUE  sets a field where the path has MARK
 //	property PATH VALUE     sets a property, at the request
 //	response NAME VALUE     sets a field of the response
@@ -30,6 +31,9 @@ func getField(kind uint32, name unsafe.Pointer, nameLength uint32, to, length un
 
 //go:wasmimport env proxy_replace_header_map_value
 func setField(kind uint32, name unsafe.Pointer, nameLength uint32, value unsafe.Pointer, valueLength uint32) uint32
+
+//go:wasmimport env proxy_remove_header_map_value
+func removeField(kind uint32, name unsafe.Pointer, nameLength uint32) uint32
 
 //go:wasmimport env proxy_set_property
 func setProperty(path unsafe.Pointer, pathLength uint32, value unsafe.Pointer, valueLength uint32) uint32
@@ -120,6 +124,9 @@ func onRequest(_, _, _ uint32) uint32 {
 			if name, value, ok := strings.Cut(l[2], " "); ok && strings.Contains(path, l[1]) {
 				set(0, name, value)
 			}
+		case "drop":
+			p, n := bytesOf(l[1])
+			removeField(0, p, n)
 		case "property":
 			property(l[1], l[2])
 		case "answer":
