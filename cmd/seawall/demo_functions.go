@@ -109,9 +109,10 @@ func (d *demoFunctions) start(ctx context.Context, dir string) error {
 }
 
 // buildSample builds a function of wasm/examples, of the module that the
-// working folder is in. Nothing is fetched.
+// working folder is in. Nothing is fetched, and git, which would run what that
+// folder's settings say, is not asked.
 func buildSample(ctx context.Context, name, file string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "seawall/wasm/examples/"+name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "seawall/wasm/examples/"+name)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "GOPROXY=off", "GOTOOLCHAIN=local")
 	cmd.WaitDelay = time.Second // its children may hold its output
 	said, err := cmd.CombinedOutput()

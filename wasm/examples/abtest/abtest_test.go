@@ -28,6 +28,8 @@ func function(t *testing.T, module []byte) {
 		{"a client's own field", two, page + "\nCookie: ab=a\nX-Ab: b", "", "> -X-Ab: b\n> +X-Ab: a\nkey ab=a\n< +Vary: Cookie"},
 		{"a new visitor", "variant: only 1", page, "404\nCache-Control: max-age=5",
 			"> +X-Ab: only\nkey ab=only\n" + first("ab=only; Path=/; Max-Age=2592000; SameSite=Lax; Secure")},
+		{"a cache in between", "variant: only 1", page, "200\nCDN-Cache-Control: max-age=60",
+			"> +X-Ab: only\nkey ab=only\n< -Cdn-Cache-Control: max-age=60\n" + first("ab=only; Path=/; Max-Age=2592000; SameSite=Lax; Secure")},
 		{"one without TLS", "variant: only 1", "GET http://site.example/", "", "> +X-Ab: only\nkey ab=only\n" + first("ab=only; Path=/; Max-Age=2592000; SameSite=Lax")},
 		{"a cookie of no variant", "variant: only 1\nvariant: off 0", page + "\nCookie: ab=c", "200\nSet-Cookie: s=1",
 			"> +X-Ab: only\nkey ab=only\n" + first("ab=only; Path=/; Max-Age=2592000; SameSite=Lax; Secure")},

@@ -205,5 +205,6 @@ func response(_, _, _ uint32) uint32 {
 	}
 	guest.Response.Add("set-cookie", line)
 	guest.Response.Add("cache-control", "private") // no cache between may give the cookie to others
+	guest.Response.Remove("cdn-cache-control")     // which would count for more (RFC 9213)
 	return guest.Continue
 }

@@ -199,9 +199,11 @@ func tokens(t *testing.T, b *exampletest.Bench, all map[string]*signer, line fun
 	parts := strings.Split(good, ".")
 	table := []exampletest.Case{
 		{"good", config, bearer(good), "200\nCache-Control: public, max-age=60", won(good)},
+		{"a cache in between", config, bearer(good), "200\nCDN-Cache-Control: max-age=60", won(good)[:strings.Index(won(good), "\n<")] + "\n< -Cdn-Cache-Control: max-age=60\n< +Cache-Control: private"},
 		{"a scheme in small letters", config, page + "\nAuthorization: bearer " + good, "", strings.Replace(won(good), "Bearer", "bearer", 1)},
 		{"a client's own claims", config, bearer(good) + "\nX-User: bob\nX-Plan: free", "",
 			"> -Authorization: Bearer " + good + "\n> -X-Plan: free\n> -X-User: bob\n> +X-Age: 7\n> +X-Plan: gold\n> +X-User: ann\nkey plan=4:gold\n< +Cache-Control: private"},
+		{"a client's own claims for an origin by CGI", config, "GET https://site.example/public/x\nX_User: bob\nX_Plan: free", "", "> -X_plan: free\n> -X_user: bob"},
 		{"by cookie", config, page + "\nCookie: a=b; session=" + good + "; c", "",
 			"> -Cookie: a=b; session=" + good + "; c\n> +Cookie: a=b; c\n> +X-Age: 7\n> +X-Plan: gold\n> +X-User: ann\nkey plan=4:gold\n< +Cache-Control: private"},
 		{"by cookie alone, beside another scheme", line("RS256") + "cookie: session", page + "\nAuthorization: Basic YTpi\nCookie: session=" + good, "",
@@ -264,18 +266,19 @@ func names(c jwt.MapClaims) string { return strings.Join(slices.Sorted(maps.Keys
 
 func refusals(t *testing.T, b *exampletest.Bench, key string) {
 	b.Refusals(t, map[string]string{
-		"":                           "no key",
-		"issuer: a":                  "no key",
-		key + key:                    "line 2: there is a key already",
-		key + "leeway: 601":          "line 2: not a number of seconds to 600: leeway: 601",
-		key + "claim: role":          "line 2: not CLAIM=VALUE",
-		key + "header: X-User":       "line 2: not NAME CLAIM [key]",
-		key + "header: X-User sub k": "line 2: not NAME CLAIM [key]",
-		key + "header: Cookie sub":   "line 2: not a field for a claim",
-		key + "header: :path sub":    "line 2: not a field for a claim",
-		key + "open: public":         "line 2: not a path",
-		key + "expiration: never":    "line 2: neither optional nor required",
-		key + "audiance: shop":       "line 2: no such setting",
-		key + "# all\nissuer:":       "line 3: not NAME: VALUE",
+		"":                            "no key",
+		"issuer: a":                   "no key",
+		key + key:                     "line 2: there is a key already",
+		key + "leeway: 601":           "line 2: not a number of seconds to 600: leeway: 601",
+		key + "claim: role":           "line 2: not CLAIM=VALUE",
+		key + "header: X-User":        "line 2: not NAME CLAIM [key]",
+		key + "header: X-User sub k":  "line 2: not NAME CLAIM [key]",
+		key + "header: A-b-c-d-e-f s": "line 2: a field of more than five words",
+		key + "header: Cookie sub":    "line 2: not a field for a claim",
+		key + "header: :path sub":     "line 2: not a field for a claim",
+		key + "open: public":          "line 2: not a path",
+		key + "expiration: never":     "line 2: neither optional nor required",
+		key + "audiance: shop":        "line 2: no such setting",
+		key + "# all\nissuer:":        "line 3: not NAME: VALUE",
 	})
 }

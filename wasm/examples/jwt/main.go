@@ -64,10 +64,12 @@ import (
 	"seawall/wasm/examples/guest"
 )
 
-// told is a claim that the origin gets.
+// told is a claim that the origin gets; like are the names that CGI and WSGI
+// do not tell from its header.
 type told struct {
 	header, claim string
 	key           bool // it is part of the cache's key
+	like          []string
 }
 
 // The configuration. It is read once, when a machine starts.
@@ -178,14 +180,33 @@ func addHeader(words []string) error {
 	if strings.ContainsAny(h.header, ":,;()\"/") || h.header == "authorization" || h.header == "cookie" {
 		return errors.New("not a field for a claim")
 	}
+	if strings.Count(h.header, "-") > 4 {
+		return errors.New("a field of more than five words")
+	}
+	h.like = alike(h.header)
 	headers = append(headers, h)
 	return nil
+}
+
+// alike are a name and those that have "_" for any "-" of it.
+func alike(name string) []string {
+	before, after, found := strings.Cut(name, "-")
+	if !found {
+		return []string{name}
+	}
+	var all []string
+	for _, rest := range alike(after) {
+		all = append(all, before+"-"+rest, before+"_"+rest)
+	}
+	return all
 }
 
 //go:wasmexport proxy_on_request_headers
 func request(id, _, _ uint32) uint32 {
 	for _, h := range headers {
-		guest.Request.Remove(h.header) // a client may not say it
+		for _, name := range h.like { // a client may not say it
+			guest.Request.Remove(name)
+		}
 	}
 	if isOpen() {
 		return guest.Continue
@@ -284,6 +305,7 @@ func removeCookie() {
 func response(id, _, _ uint32) uint32 {
 	if checked[id] {
 		guest.Response.Add("cache-control", "private")
+		guest.Response.Remove("cdn-cache-control") // it would count for more (RFC 9213)
 	}
 	return guest.Continue
 }

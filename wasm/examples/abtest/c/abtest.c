@@ -155,5 +155,6 @@ EXPORT(proxy_on_response_headers) unsigned response(unsigned id, unsigned count,
 	text secure = same(field(REQUEST, T(":scheme")), T("https")) ? T("; Secure") : T("");
 	add_field(RESPONSE, T("set-cookie"), joined(7, cookie_name, T("="), name, T("; Path=/; Max-Age="), max_age, T("; SameSite=Lax"), secure));
 	add_field(RESPONSE, T("cache-control"), T("private")); // no cache between may give the cookie to others
+	remove_field(RESPONSE, T("cdn-cache-control"));                // which would count for more (RFC 9213)
 	return CONTINUE;
 }
