@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -29,7 +28,6 @@ type Handler struct {
 
 	ctx    context.Context // ends upgrades and refreshes when the handler closes
 	cancel context.CancelFunc
-	behind atomic.Int64 // refreshes under way
 	wait   sync.WaitGroup
 
 	recoder *recoder // nil when nothing is coded again

@@ -22,7 +22,8 @@ const (
 	// maxRounds is how often a request looks again because what it waited for
 	// was not for it. Then it goes alone.
 	maxRounds = 4
-	// maxBehind bounds the refreshes under way behind clients' backs.
+	// maxBehind bounds the refreshes of a site under way behind clients' backs: of
+	// each site, so that a slow origin does not keep those of others waiting.
 	maxBehind = 256
 	// renewPause is the least time between two refreshes of one object.
 	renewPause = time.Second
@@ -367,8 +368,8 @@ func (x *exchange) renewBehind() {
 	if x.directives.NoStore || !o.TryRenew(x.now) {
 		return
 	}
-	if x.h.behind.Add(1) > maxBehind {
-		x.h.behind.Add(-1)
+	if x.site.behind.Add(1) > maxBehind {
+		x.site.behind.Add(-1)
 		o.Renewed(x.now)
 		return
 	}
@@ -379,7 +380,7 @@ func (x *exchange) renewBehind() {
 		if seat != nil {
 			seat.Leave()
 		}
-		x.h.behind.Add(-1)
+		x.site.behind.Add(-1)
 		o.Renewed(x.now)
 		return
 	}
@@ -387,7 +388,7 @@ func (x *exchange) renewBehind() {
 	defer func() {
 		if !started { // a panic
 			seat.Leave()
-			x.h.behind.Add(-1)
+			x.site.behind.Add(-1)
 			o.Renewed(x.now)
 		}
 	}()
@@ -395,9 +396,9 @@ func (x *exchange) renewBehind() {
 	started = true
 	close(f.left)
 	seat.Leave()
-	h := x.h // the exchange is another's by the time the refresh ends
-	h.wait.Go(func() {
-		defer h.behind.Add(-1)
+	site := x.site // the exchange is another's by the time the refresh ends
+	x.h.wait.Go(func() {
+		defer site.behind.Add(-1)
 		defer func() { o.Renewed(time.Now().Add(renewPause)) }()
 		f.run()
 	})

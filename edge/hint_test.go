@@ -220,3 +220,54 @@ func TestOverload(t *testing.T) {
 		})
 	}
 }
+
+// A site whose origin hangs, with as many refreshes behind it as it may have,
+// does not keep another site's objects from being refreshed.
+func TestSlowSiteLeavesOthersTheirRefreshes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang, version := make(chan struct{}), "1"
+		slow := false
+		origin := rt(func(r *http.Request) (*http.Response, error) {
+			if slow && r.Host == "slow.example" {
+				<-hang
+			}
+			return resp(r, version, "Cache-Control", "max-age=1, stale-while-revalidate=600", "Date", time.Now().UTC().Format(http.TimeFormat)), nil
+		})
+		st, err := NewStore(StoreOptions{Memory: 64 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		h, err := New(Config{Store: st, Sites: []Site{
+			{Name: "slow", Hosts: []string{"slow.example"}, Origin: origin}, {Name: "well", Hosts: []string{"well.example"}, Origin: origin},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		get := func(host string, n int) string {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, fromClient("GET", fmt.Sprintf("http://%s/%d", host, n)))
+			return w.Body.String()
+		}
+		const many = 2 * maxBehind
+		for n := range many {
+			get("slow.example", n)
+		}
+		get("well.example", 0)
+		<-time.After(time.Minute)
+		slow, version = true, "2"
+		for n := range many {
+			if got := get("slow.example", n); got != "1" {
+				t.Fatalf("slow.example/%d: got %q, want the stale one", n, got)
+			}
+		}
+		get("well.example", 0)
+		synctest.Wait()
+		if got := get("well.example", 0); got != "2" {
+			t.Errorf("well.example: got %q, want it refreshed though the other site hangs", got)
+		}
+		close(hang)
+		synctest.Wait()
+	})
+}

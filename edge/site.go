@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -30,6 +31,7 @@ type site struct {
 	query  queryPolicy
 	vary   *variation
 	maxURL int
+	behind atomic.Int64 // refreshes under way
 	// The names of its functions, for the access log.
 	viewerNames, originNames string
 }

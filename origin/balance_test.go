@@ -360,6 +360,17 @@ func TestSticky(t *testing.T) {
 	})
 }
 
+func TestStickyPath(t *testing.T) {
+	for _, c := range []struct{ cookie, path, want string }{
+		{"at", "", "/"}, {"at", "/", "/"}, {"at", "/api", "/api"}, {"at", "/a%20b/c,d", "/a%20b/c,d"},
+		{"at", "/api; Domain=site.test", "/"}, {"at", "/a;v=1", "/"}, {"at", "/ü", "/"}, {"at", "api", "/"}, {"__host-at", "/api", "/"}, {"__Secure-at", "/api", "/api"},
+	} {
+		if got := (&Sticky{Cookie: c.cookie, Path: c.path}).path(); got != c.want {
+			t.Errorf("cookie %s, path %q: got %q, want %q", c.cookie, c.path, got, c.want)
+		}
+	}
+}
+
 func BenchmarkChoose(b *testing.B) {
 	for _, balance := range []Balance{RoundRobin, LeastConnections, LeastTime, ClientHash, KeyHash} {
 		b.Run(string(balance), func(b *testing.B) {

@@ -150,6 +150,7 @@ type Hedge struct {
 // says Uncached. Its value names no address. It is off without Cookie.
 type Sticky struct {
 	Cookie string        // name
+	Path   string        // of the requests that it is for; "": all. Cookies of one name are told apart by it
 	MaxAge time.Duration // 0: until the client ends its session
 	Secure bool          // sent over TLS alone
 }
@@ -259,6 +260,7 @@ func (c Config) withDefaults(n int) Config {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Sticky.Path = c.Sticky.path()
 	if c.Host == "client" {
 		c.Host = ""
 	}

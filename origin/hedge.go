@@ -58,6 +58,9 @@ func (d *delays) quantile(q float64) (time.Duration, bool) {
 // hedgeable reports whether a second server may be asked while the first has
 // not answered.
 func (x *exchange) hedgeable() bool {
+	if x.stuck != nil && x.hint.Uncached {
+		return false // another server does not know this client
+	}
 	return x.safe() && x.req.Method != http.MethodHead && len(x.p.servers) > 1
 }
 

@@ -149,6 +149,34 @@ func TestDelays(t *testing.T) {
 	}
 }
 
+// A client that a cookie keeps at a server is not hedged: the other one does not
+// know it. What may be anybody's is.
+func TestHedgeLeavesStickyClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet("a", "b")
+		f.set("a", always(reply{after: 150 * time.Millisecond}))
+		p, stop := f.pool(t, Config{Hedge: Hedge{On: true, Delay: 10 * time.Millisecond}, Sticky: Sticky{Cookie: "at"}}, "a", "b")
+		defer stop()
+		for _, c := range []struct {
+			name string
+			hint Hint
+			want string
+		}{{"its own", Hint{Uncached: true}, "a"}, {"perhaps its own", Hint{Cookie: new(string)}, "b"}} {
+			req := newRequest(t, "GET", "http://site.test/", nil)
+			req.Header.Set("Cookie", "at="+p.servers[0].token)
+			resp, err := p.RoundTripHint(req, c.hint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if string(got) != c.want {
+				t.Errorf("%s: answered by %s, want %s", c.name, got, c.want)
+			}
+		}
+	})
+}
+
 // TestHedgedCookie has two servers race: the cookie told is that of the one
 // whose answer it is.
 func TestHedgedCookie(t *testing.T) {

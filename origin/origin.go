@@ -113,6 +113,8 @@ type Pool struct {
 
 	ctx     context.Context // ends with Close, and with it what runs behind
 	cancel  context.CancelFunc
+	checks  context.Context // of health checks; ends with ctx at the latest
+	unwatch context.CancelFunc
 	started sync.Once
 	behind  sync.WaitGroup // health checks and name lookups
 
@@ -139,6 +141,7 @@ func New(cfg Config) (*Pool, error) {
 	p := &Pool{cfg: cfg}
 	p.choose, _ = cfg.Balance.choice() // checked above
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.checks, p.unwatch = context.WithCancel(p.ctx)
 	p.scratch.New = func() any { return new(scratch) }
 	p.buffers.New = func() any { b := make([]byte, uploadBuffer); return &b }
 	for i, b := range all {
@@ -216,10 +219,14 @@ func (p *Pool) Start() {
 			return
 		}
 		for _, s := range p.servers {
-			p.inBackground(func() { s.watch(p.ctx) })
+			p.inBackground(func() { s.watch(p.checks) })
 		}
 	})
 }
+
+// StopChecks ends the health checks for good: for a pool that only serves what it
+// has under way, which may be for days.
+func (p *Pool) StopChecks() { p.unwatch() }
 
 // inBackground runs f in a goroutine that Close waits for, and returns true,
 // unless the pool is closed. f heeds p.ctx.

@@ -4,8 +4,19 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
+
+// path returns the cookie's Path attribute: "/" also where Path cannot be
+// written as one, or the cookie's name allows no other (RFC 6265bis, 4.1.3.2).
+func (s *Sticky) path() string {
+	odd := strings.ContainsFunc(s.Path, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == ';' })
+	if odd || !strings.HasPrefix(s.Path, "/") || len(s.Cookie) >= 7 && strings.EqualFold(s.Cookie[:7], "__Host-") {
+		return "/"
+	}
+	return s.Path
+}
 
 // stick makes the exchange prefer the server that the client's cookie names.
 func (x *exchange) stick() {
@@ -30,7 +41,7 @@ func (x *exchange) remember(s *server, resp *http.Response) {
 	if cfg.Cookie == "" || !x.hint.Uncached && x.hint.Cookie == nil || x.stuck == s || resp.StatusCode == http.StatusSwitchingProtocols {
 		return
 	}
-	line := cfg.Cookie + "=" + s.token + "; Path=/; HttpOnly; SameSite=Lax"
+	line := cfg.Cookie + "=" + s.token + "; Path=" + cfg.Path + "; HttpOnly; SameSite=Lax"
 	if cfg.MaxAge > 0 {
 		line += "; Max-Age=" + strconv.FormatInt(int64(cfg.MaxAge/time.Second), 10)
 	}

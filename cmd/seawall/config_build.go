@@ -47,6 +47,7 @@ func (p *place) config(log *slog.Logger) origin.Config {
 	if c.MaxIdle == 0 {
 		c.MaxIdle = -1 // origin's own zero is its default
 	}
+	c.Sticky.Path = p.prefix // else a site's cookie and its routes' would replace one another
 	for _, one := range s.Origins {
 		c.Backends = append(c.Backends, origin.Backend{URL: one.URL, Name: one.Name, Weight: one.Weight, Backup: one.Backup, Protocol: one.Protocol})
 	}

@@ -69,8 +69,22 @@ func checkOrigins(d *decoder, n ast.Node, s *originSettings) {
 			d.fail(cmp.Or(child(h, "body"), h), "an answer to HEAD has no body; leave one of method and body out")
 		}
 	}
+	checkSticky(d, child(child(n, "balance"), "sticky"), &s.Balance.Sticky)
 	if t := child(n, "origin_tls"); t != nil && (s.TLS.Cert.path == "") != (s.TLS.Key.path == "") {
 		d.failAt(startOf(t), "cert and key go together: one is of no use without the other; give both or neither")
+	}
+}
+
+// checkSticky looks at a cookie, which n says, if it is there: clients drop one
+// whose name promises what it is not (RFC 6265bis, 4.1.3).
+func checkSticky(d *decoder, n ast.Node, s *origin.Sticky) {
+	if n == nil || s.Secure {
+		return
+	}
+	for _, prefix := range []string{"__Host-", "__Secure-"} {
+		if len(s.Cookie) >= len(prefix) && strings.EqualFold(s.Cookie[:len(prefix)], prefix) {
+			d.fail(cmp.Or(child(n, "cookie"), n), "cookie: clients drop a cookie called %s... that is not secure; add secure: true, or give it another name", prefix)
+		}
 	}
 }
 

@@ -81,6 +81,12 @@ func TestOriginConfigurationErrors(t *testing.T) {
 			`f.yaml:10:14: prefix: "/%7" has a % that begins no encoding; write a path, as /api`,
 			`f.yaml:11:6: another route has the prefix "/%78"; give each its own`,
 			`f.yaml:12:5: routes: an empty entry; leave it out`}},
+		{"prefixes that end in several slashes", "sites:\n- origins: ['http://a']\n  routes:\n  - {prefix: //, origins: ['http://b']}\n  - {prefix: /x//, origins: ['http://b']}\n", []string{
+			`f.yaml:4:14: prefix: "//" ends in more than one slash; the paths under a prefix are its own without any; write a path, as /api`,
+			`f.yaml:5:14: prefix: "/x//" ends in more than one slash; the paths under a prefix are its own without any; write a path, as /api`}},
+		{"cookies that clients drop", "sites:\n- origins: ['http://a']\n  balance:\n    sticky:\n      cookie: __Host-at\n  routes:\n  - {prefix: /x, origins: ['http://b'], balance: {sticky: {cookie: __secure-at}}}\n  - {prefix: /y, origins: ['http://b'], balance: {sticky: {cookie: __Secure-at, secure: true}}}\n", []string{
+			`f.yaml:5:15: cookie: clients drop a cookie called __Host-... that is not secure; add secure: true, or give it another name`,
+			`f.yaml:7:68: cookie: clients drop a cookie called __Secure-... that is not secure; add secure: true, or give it another name`}},
 		{"routes that are no list", "sites:\n- origins: ['http://a']\n  routes: {/a: b}\n", []string{`f.yaml:3:11: routes: a mapping where a list is wanted; begin each entry with -`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -112,7 +118,7 @@ func TestOriginConfigurationValues(t *testing.T) {
 			[]origin.Backend{{URL: "https://y", Name: "y", Weight: 9, Backup: true, Protocol: "h3"}, {URL: "srv+https://z", Name: "z", Weight: 1, Protocol: "h1"}}},
 		{"an algorithm alone", "balance: key_hash", 0, func(c origin.Config) any { return c.Balance }, origin.KeyHash},
 		{"balance", "balance: {algorithm: least_time, sticky: {cookie: c, max_age: 1m, secure: true}}", 0, func(c origin.Config) any { return []any{c.Balance, c.Sticky} },
-			[]any{origin.LeastTime, origin.Sticky{Cookie: "c", MaxAge: time.Minute, Secure: true}}},
+			[]any{origin.LeastTime, origin.Sticky{Cookie: "c", Path: "/", MaxAge: time.Minute, Secure: true}}},
 		{"health", "health: {path: /up, interval: 1s, status: [204], slow_start: off, passive: {failures: off, latency: off, eject: 1s}}", 0,
 			func(c origin.Config) any { return []any{c.Health, c.Passive, c.SlowStart} },
 			[]any{origin.Health{Path: "/up", Method: "GET", Status: []int{204}, Interval: s, Timeout: 2 * s, Rise: 2, Fall: 3},

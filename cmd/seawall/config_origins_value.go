@@ -195,6 +195,8 @@ func parsePrefixPath(s string) (string, error) {
 		return "", fmt.Errorf("%s does not begin with /", show(s))
 	case bare == "":
 		return "", errors.New("every path is the site's own; name a part of them")
+	case strings.HasSuffix(bare, "/"):
+		return "", fmt.Errorf("%s ends in more than one slash; the paths under a prefix are its own without any", show(s))
 	case len(s) > 1024, strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == '?' || r == '#' || r == '*' || r == 0x7f }):
 		return "", fmt.Errorf("%s is not a plain path", show(s))
 	}

@@ -156,8 +156,9 @@ func (n *node) discard(g *generation) error {
 
 // put makes g the generation of the moment.
 func (n *node) put(g *generation) {
-	n.current.Store(g)
+	old := n.current.Swap(g)
 	g.start()
+	g.replaces(old)
 	n.functions.use(g.functions)
 }
 

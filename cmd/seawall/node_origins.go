@@ -156,6 +156,19 @@ func (g *generation) start() {
 	}
 }
 
+// replaces ends the health checks of old's pools that g has not: a request to
+// them may last for days, and what was an origin is not asked for so long.
+func (g *generation) replaces(old *generation) {
+	if old == nil {
+		return
+	}
+	for name, p := range old.pools {
+		if g.pools[name] != p {
+			p.StopChecks()
+		}
+	}
+}
+
 // origins are the counters of each pool of the generation of the moment.
 func (n *node) origins() map[string]origin.Stats {
 	out := make(map[string]origin.Stats)
