@@ -79,7 +79,7 @@ type Backend struct {
 	Name     string // for Drain, figures and log; "": URL without a trailing slash. Unique in its pool
 	Weight   int    // its share beside the others'; 0: 1
 	Backup   bool   // asked only while no other server is usable
-	Protocol string // "" or "h1"; "h2" (https), "h2c" (http, prior knowledge) or "h3" (https)
+	Protocol string // "" or "h1"; "h2" (https), "h2c" (http, prior knowledge), "h3" (https) or "auto": h2 or h1, as the server (https) chooses
 }
 
 // Retry says when a request is sent once more. A request that never reached a

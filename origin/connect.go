@@ -35,12 +35,15 @@ func (s *server) connect(x *exchange) (nc net.Conn, at netip.AddrPort, err error
 	return nc, at, nil
 }
 
-// secure does the TLS handshake on nc. If it fails, or a callback of Config.TLS
-// panics, the connection is closed. The *Error says that s was not reached.
-func (s *server) secure(x *exchange, nc net.Conn) (*tls.Conn, error) {
+// secure does the TLS handshake on nc, offering protocols. If it fails, or a
+// callback of Config.TLS panics, the connection is closed. The *Error says that
+// s was not reached.
+func (s *server) secure(x *exchange, nc net.Conn, protocols ...string) (*tls.Conn, error) {
 	ctx, done := x.within(s.p.cfg.Timeouts.TLS)
 	defer done()
-	t, shaken := tls.Client(nc, s.tls), false
+	cfg := s.tls.Clone()
+	cfg.NextProtos = protocols
+	t, shaken := tls.Client(nc, cfg), false
 	defer func() {
 		if !shaken {
 			nc.Close()

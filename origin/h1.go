@@ -96,7 +96,7 @@ func (s *h1) dial(x *exchange) (*conn, error) {
 	c := &conn{s: s, at: at, wire: newWire(nc, s.tls != nil)}
 	c.rw = c.wire
 	if s.tls != nil {
-		if c.rw, err = s.secure(x, c.wire); err != nil {
+		if c.rw, err = s.secure(x, c.wire, "http/1.1"); err != nil {
 			return nil, err
 		}
 	}

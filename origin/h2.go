@@ -87,6 +87,11 @@ func (s *h2) send(x *exchange) (*http.Response, error) {
 		x.leave()
 		return nil, err
 	}
+	return s.sendOn(c, reused, x)
+}
+
+// sendOn sends the request on c, where it has room.
+func (s *h2) sendOn(c *h2Conn, reused bool, x *exchange) (*http.Response, error) {
 	if reused {
 		x.p.counts.reuses.Add(1)
 	}
@@ -197,7 +202,7 @@ func (s *h2) newConn() (*h2Conn, error) {
 		return nil, err
 	}
 	if s.tls != nil {
-		t, err := s.secure(x, nc)
+		t, err := s.secure(x, nc, s.offers()...)
 		if err != nil {
 			return nil, err
 		}
@@ -214,6 +219,14 @@ func (s *h2) newConn() (*h2Conn, error) {
 	}
 	s.p.counts.connects.Add(1)
 	return &h2Conn{cc, nc, at}, nil
+}
+
+// offers are the protocols for the server to choose from.
+func (s *h2) offers() []string {
+	if s.proto == "auto" {
+		return []string{"h2", "http/1.1"}
+	}
+	return []string{"h2"}
 }
 
 // clientConn makes net/http speak HTTP/2 on nc.

@@ -146,7 +146,7 @@ const (
 func (x *exchange) in(tier int, s *server) bool {
 	mark := x.mark(s)
 	switch {
-	case s.draining || x.upgrade && s.proto != "h1":
+	case s.draining || x.upgrade && s.proto != "h1" && s.proto != "auto":
 		return false
 	case tier == wellTier:
 		return mark == untried && !s.backup && s.well() && s.breaker.passes(&x.p.cfg.Breaker)

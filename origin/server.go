@@ -115,16 +115,17 @@ func (s *server) speak() error {
 	}
 	switch s.proto {
 	case "h1":
-		if s.tls != nil {
-			s.tls.NextProtos = []string{"http/1.1"}
-		}
 		s.transport = &h1{server: s}
 	case "h2":
 		if s.tls == nil {
 			return bad("h2 needs an https:// URL; h2c is HTTP/2 in the clear")
 		}
-		s.tls.NextProtos = []string{"h2"}
 		s.transport = newH2(s)
+	case "auto":
+		if s.tls == nil {
+			return bad("auto needs an https:// URL, where servers say what they speak")
+		}
+		s.transport = newAuto(s)
 	case "h2c":
 		if s.tls != nil {
 			return bad("h2c needs an http:// URL; h2 is HTTP/2 over TLS")
@@ -137,7 +138,7 @@ func (s *server) speak() error {
 		s.tls.NextProtos = []string{"h3"}
 		s.transport = newH3(s)
 	default:
-		return bad("h1, h2, h2c or h3")
+		return bad("h1, h2, h2c, h3 or auto")
 	}
 	return nil
 }

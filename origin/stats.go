@@ -24,7 +24,7 @@ type Stats struct {
 type ServerStats struct {
 	Name     string
 	URL      string
-	Protocol string // h1, h2, h2c or h3
+	Protocol string // h1, h2, h2c, h3 or auto
 	State    string // healthy, unhealthy (active checks), ejected (passive ones) or draining
 	Breaker  string // closed, open or half-open
 	Weight   int

@@ -100,8 +100,8 @@ func serverKeys() []key[serverSettings] {
 			meaning: "its share beside the others'"},
 		{name: "backup", def: "false", takes: one("true or false", parseBool, func(s *s) *bool { return &s.Backup }),
 			meaning: "ask it only while no other is well"},
-		{name: "protocol", def: "h1", takes: one("h1, h2, h2c or h3", words("h1", "h2", "h2c", "h3"), func(s *s) *string { return &s.Protocol }),
-			meaning: "HTTP/1.1, HTTP/2 over TLS or in clear, or HTTP/3"},
+		{name: "protocol", def: "h1", takes: one("h1, h2, h2c, h3 or auto", words("h1", "h2", "h2c", "h3", "auto"), func(s *s) *string { return &s.Protocol }),
+			meaning: "HTTP/1.1, HTTP/2 over TLS or in clear, HTTP/3, or what the server chooses over TLS of the first two"},
 	}
 }
 

@@ -109,6 +109,8 @@ func checkServers(d *decoder, list *ast.SequenceNode, servers []serverSettings) 
 		switch {
 		case s.Protocol == "h2c" && secure:
 			d.fail(where, "protocol: h2c is HTTP/2 in clear, and the url is https; write h2")
+		case s.Protocol == "auto" && !secure:
+			d.fail(where, "protocol: auto needs an https url, where servers say what they speak; write h1, or h2c for HTTP/2 in clear")
 		case (s.Protocol == "h2" || s.Protocol == "h3") && !secure:
 			d.fail(where, "protocol: %s needs an https url; write h2c for HTTP/2 in clear", s.Protocol)
 		}

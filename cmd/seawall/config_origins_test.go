@@ -25,11 +25,12 @@ func TestOriginConfigurationErrors(t *testing.T) {
 		{"negative and no weight", "sites:\n- origins: [{url: 'http://a', weight: -1}, {url: 'http://b', weight: 0}]\n", []string{
 			`f.yaml:2:39: weight: -1 is not between 1 and 1000; write a number from 1 to 1000`,
 			`f.yaml:2:70: weight: 0 is not between 1 and 1000; write a number from 1 to 1000`}},
-		{"unknown protocol", "sites:\n- origins: [{url: 'http://a', protocol: spdy}]\n", []string{`f.yaml:2:41: protocol: "spdy" is none of the choices; write h1, h2, h2c or h3`}},
+		{"unknown protocol", "sites:\n- origins: [{url: 'http://a', protocol: spdy}]\n", []string{`f.yaml:2:41: protocol: "spdy" is none of the choices; write h1, h2, h2c, h3 or auto`}},
 		{"protocols and schemes", "sites:\n- origins: [{url: 'http://a', protocol: h3}, {url: 'https://b', protocol: h2c}, {url: 'srv+http://c', protocol: h2}]\n", []string{
 			`f.yaml:2:41: protocol: h3 needs an https url; write h2c for HTTP/2 in clear`,
 			`f.yaml:2:75: protocol: h2c is HTTP/2 in clear, and the url is https; write h2`,
 			`f.yaml:2:113: protocol: h2 needs an https url; write h2c for HTTP/2 in clear`}},
+		{"no choice in clear", "sites:\n- origins: [{url: 'http://a', protocol: auto}]\n", []string{`f.yaml:2:41: protocol: auto needs an https url, where servers say what they speak; write h1, or h2c for HTTP/2 in clear`}},
 		{"backups alone", "sites:\n- origins: [{url: 'http://a', backup: true}]\n", []string{`f.yaml:2:12: every origin is a backup; leave backup out of one`}},
 		{"SRV with a port", "sites:\n- origins: ['srv+http://a:80']\n", []string{`f.yaml:2:13: origins: "srv+http://a:80" has a port, which is for the SRV records to say; write http://host[:port] or https://host[:port]`}},
 		{"a password is not repeated", "sites:\n- origins: [{url: 'http://u:secret@a'}]\n", []string{`f.yaml:2:19: url: a URL with a user name or password; write http://host[:port] or https://host[:port]`}},
