@@ -23,7 +23,7 @@ func TestConfigIsRefused(t *testing.T) {
 		{"duplicate names", Config{Backends: []Backend{{URL: "http://a", Name: "x"}, {URL: "http://b", Name: "x"}}}, `two servers are called "x"`},
 		{"a name like a URL", Config{Servers: one, Backends: []Backend{{URL: "http://b", Name: "http://a"}}}, `two servers are called "http://a"`},
 		{"negative weight", Config{Backends: []Backend{{URL: "http://a", Weight: -1}}}, `server "http://a": weight -1 is negative (hint: `},
-		{"unknown protocol", Config{Backends: []Backend{{URL: "http://a", Protocol: "h4"}}}, `server "http://a": protocol "h4" (hint: h1, h2, h2c or h3)`},
+		{"unknown protocol", Config{Backends: []Backend{{URL: "http://a", Protocol: "h4"}}}, `server "http://a": protocol "h4" (hint: h1, h2, h2c, h3 or auto)`},
 		{"h2 in the clear", Config{Backends: []Backend{{URL: "http://a", Protocol: "h2"}}}, "h2c is HTTP/2 in the clear"},
 		{"h2c over TLS", Config{Backends: []Backend{{URL: "https://a", Protocol: "h2c"}}}, "h2 is HTTP/2 over TLS"},
 		{"h3 in the clear", Config{Backends: []Backend{{URL: "http://a", Protocol: "h3"}}}, "h3 needs an https:// URL"},
