@@ -63,13 +63,12 @@ func newVariation(v Vary) (*variation, error) {
 // mayIgnore says why responses must be told apart by a field. Who is logged in
 // must not decide what others see, and codings are told apart by the node.
 func mayIgnore(name string) error {
-	switch strings.ToLower(name) {
-	case "cookie":
-		return errors.New("Cookie cannot be ignored: one client's page would be another's")
-	case "authorization", "proxy-authorization":
+	name = http.CanonicalHeaderKey(name)
+	switch name {
+	case "Cookie", "Authorization", "Proxy-Authorization":
 		return fmt.Errorf("%s cannot be ignored: one client's response would be another's", name)
-	case "accept-encoding":
-		return errors.New("Accept-Encoding needs no word: codings are told apart by the node")
+	case "Accept-Encoding":
+		return fmt.Errorf("%s needs no word: codings are told apart by the node", name)
 	}
 	if !httpguts.ValidHeaderFieldName(name) || name == "*" {
 		return fmt.Errorf("%q is no field name", name)

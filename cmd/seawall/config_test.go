@@ -108,7 +108,7 @@ func TestConfigurationErrors(t *testing.T) {
 		{"vary", "sites:\n- origins: [http://a]\n  cache:\n    vary: {languages: [en, d_e], accept: ['image/*'], ignore: [cookie, Authorization, accept-encoding, a b]}\n", []string{
 			`f.yaml:4:28: languages: "d_e" is no language tag; write a language tag, as en or pt-BR`,
 			`f.yaml:4:43: accept: "image/*" is no media type; write a media type, as image/avif`,
-			`f.yaml:4:64: ignore: Cookie cannot be ignored: one client's page would be another's; write a field name, as User-Agent`,
+			`f.yaml:4:64: ignore: Cookie cannot be ignored: one client's response would be another's; write a field name, as User-Agent`,
 			`f.yaml:4:72: ignore: Authorization cannot be ignored: one client's response would be another's; write a field name, as User-Agent`,
 			`f.yaml:4:87: ignore: Accept-Encoding needs no word: codings are told apart by the node; write a field name, as User-Agent`,
 			`f.yaml:4:104: ignore: "a b" is no field name; write a field name, as User-Agent`,
