@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -143,14 +144,41 @@ func readable(h http.Header) bool {
 	return known && len(stack) > 0 && !encode.NoTransformed(h["Cache-Control"]) && !digested(h)
 }
 
-// digested reports whether a header speaks of the exact bytes of the content.
+// digests are the fields that speak of the exact bytes of the content.
+var digests = [...]string{"Content-Digest", "Repr-Digest", "Digest", "Content-Md5"}
+
 func digested(h http.Header) bool {
-	for _, name := range [...]string{"Content-Digest", "Repr-Digest", "Digest", "Content-Md5"} {
+	for _, name := range digests {
 		if len(h[name]) > 0 {
 			return true
 		}
 	}
 	return false
+}
+
+// undigested returns the trailer fields that are true of content in another
+// coding as well; nil when there are none.
+func undigested(t http.Header) http.Header {
+	if !digested(t) {
+		return t
+	}
+	t = maps.Clone(t)
+	for _, name := range digests {
+		delete(t, name)
+	}
+	if len(t) == 0 {
+		return nil
+	}
+	return t
+}
+
+// codedTrailer is what comes behind the forms of o, as store.Body has it.
+func codedTrailer(o *Object) any {
+	t, _ := o.Body.Trailer().(http.Header)
+	if t = undigested(t); t == nil {
+		return nil
+	}
+	return t
 }
 
 func (f *faces) tags(tag string) {
@@ -191,7 +219,8 @@ func (x *exchange) choose(e *Encode, o *Object, accepted encode.Accepted) (c enc
 	case f.stack != nil:
 		form := o.Forms.At(identityForm)
 		impossible := form == nil && o.Body.Passing() || form != nil && form.Body == nil
-		return encode.Identity, impossible || !readable && f.takenBy(x.header, accepted)
+		asIs := encode.NoTransformed(x.header["Cache-Control"]) || f.takenBy(x.header, accepted)
+		return encode.Identity, impossible || !readable && asIs
 	case readable, encode.NoTransformed(x.header["Cache-Control"]):
 		return encode.Identity, true
 	case len(x.header["Range"]) > 0 && accepted.Takes():

@@ -58,6 +58,9 @@ type exchange struct {
 
 	coded  *codedWriter // codes the response on its way; nil where nothing does
 	formed bool         // a form of the object is sent
+	// exposed is what encode.Exposed says of the request as the client sent it:
+	// functions may take away what tells one client from another.
+	exposed bool
 
 	socket    bool   // an extended CONNECT for a WebSocket
 	socketKey string // what the origin must answer to

@@ -11,6 +11,7 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"seawall/edge/rfc9111"
@@ -535,10 +536,12 @@ func (b *ownedBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// settledBody reads a complete body as an io.ReadCloser.
+// settledBody reads a complete body as an io.ReadCloser, which may be closed
+// from more than one goroutine.
 type settledBody struct {
 	r    *store.Reader
 	rest []byte
+	once sync.Once
 }
 
 func (b *settledBody) Read(p []byte) (int, error) {
@@ -554,7 +557,7 @@ func (b *settledBody) Read(p []byte) (int, error) {
 }
 
 func (b *settledBody) Close() error {
-	b.r.Close()
+	b.once.Do(b.r.Close)
 	return nil
 }
 

@@ -165,7 +165,11 @@ type making struct {
 // equip takes a coder, or a decoder. It is false when none is free.
 func (m *making) equip() (ok bool) {
 	if m.coding != encode.Identity {
-		m.coder, ok = m.h.Coders.Acquire(m.coding, m.o.Body.Size(), m)
+		acquire := m.h.Coders.Acquire
+		if m.o.Body.Complete() {
+			acquire = m.h.Coders.AcquireWhole
+		}
+		m.coder, ok = acquire(m.coding, m.o.Body.Size(), m)
 		return ok
 	}
 	var err error
@@ -210,7 +214,7 @@ func (m *making) end(err error) {
 	in, out := m.o.Body.Have(), m.Size()
 	gone := m.Context().Err() != nil || !m.o.Body.Complete()
 	worth := err == nil && (m.coder == nil || out < in) || err != nil && gone
-	m.Done(err, worth, m.o.Body.Trailer())
+	m.Done(err, worth, codedTrailer(m.o))
 	if m.coder != nil {
 		m.h.recoder.woken()
 		m.h.Stats.Encode.In.Add(uint64(in))

@@ -27,7 +27,7 @@ func (x *exchange) outgoing(ctx context.Context) *http.Request {
 		h["Te"] = []string{"trailers"}
 	}
 	if tags := h["If-None-Match"]; len(tags) > 0 && x.site.encodes() != nil {
-		h["If-None-Match"] = encode.StripTags(tags) // the origin knows none of ours
+		h["If-None-Match"] = encode.StripTags(tags, encode.Accept(x.header["Accept-Encoding"])) // the origin knows none of ours
 	}
 	x.introduce(h)
 	out := &http.Request{

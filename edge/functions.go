@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"seawall/edge/encode"
 	"seawall/edge/rfc9111"
 	"seawall/purge"
 	"seawall/wasm"
@@ -75,6 +76,7 @@ func (x *exchange) callViewer(query string) bool {
 	// They share a map with the request's own fields, which keep requests from
 	// going in circles: no function may take these away.
 	via, loop := r.Header["Via"], r.Header["Cdn-Loop"]
+	x.exposed = encode.Exposed(r.Header, nil, r.RequestURI)
 	c.run = x.site.Viewer.Begin(r.Context(), &c.ex)
 	result := c.run.Request()
 	restore(r.Header, "Via", via)

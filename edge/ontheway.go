@@ -3,6 +3,7 @@ package edge
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync"
@@ -54,6 +55,10 @@ func (w *codedWriter) WriteHeader(status int) {
 func (w *codedWriter) decide(status int) {
 	x, h := w.x, w.Header()
 	e := x.site.encodes()
+	if status == http.StatusPartialContent {
+		w.partly(e)
+		return
+	}
 	size := int64(encode.Unknown)
 	if n, err := strconv.ParseInt(one(h["Content-Length"]), 10, 64); err == nil {
 		size = n
@@ -65,7 +70,7 @@ func (w *codedWriter) decide(status int) {
 	}
 	if len(h["Proxy-Status"]) > 0 || size == 0 || e.Judge(encode.Response{
 		Status: status, Header: h, Size: size,
-		Exposed: w.personal && encode.Exposed(x.header, h, x.r.RequestURI),
+		Exposed: w.personal && (x.exposed || encode.Exposed(x.header, h, x.r.RequestURI) || x.reflects()),
 	}) != encode.Codable {
 		return
 	}
@@ -81,6 +86,22 @@ func (w *codedWriter) decide(status int) {
 		w.coder = coder
 	}
 	encode.SetCoded(h, c)
+}
+
+// partly adds to a part what the whole would say (RFC 9110, 15.3.7).
+func (w *codedWriter) partly(e *Encode) {
+	h := w.Header()
+	whole := maps.Clone(h)
+	delete(whole, "Content-Range")
+	if e.Judge(encode.Response{Status: http.StatusOK, Header: whole, Size: encode.Unknown}) == encode.Codable {
+		encode.SetCoded(h, encode.Identity)
+	}
+}
+
+// reflects reports whether the request has content, which the answer may show,
+// of a client that the origin may know.
+func (x *exchange) reflects() bool {
+	return x.method != http.MethodGet && x.method != http.MethodHead && len(x.header["Cookie"]) > 0
 }
 
 // Write codes content, or sends it as it is.
@@ -133,10 +154,15 @@ func (x *exchange) retag(h http.Header) {
 	if x.site.encodes() == nil || v.ETag == "" || rfc9111.NotModified(http.MethodGet, x.header, v) {
 		return
 	}
+	accepted := encode.Accept(x.header["Accept-Encoding"])
 	for i := identityForm + 1; i < forms; i++ {
+		if !accepted.Takes(encode.Coding(i)) {
+			continue
+		}
 		v.ETag = encode.Tag(one(h["Etag"]), encode.Coding(i))
 		if rfc9111.NotModified(http.MethodGet, x.header, v) {
 			h["Etag"] = []string{v.ETag}
+			h["Vary"] = encode.MergeVary(h["Vary"])
 			return
 		}
 	}

@@ -364,7 +364,11 @@ func (x *exchange) relay(resp *http.Response, claim *store.Claim[Meta], why rfc9
 	if x.method != http.MethodHead {
 		x.copy(resp, draft)
 	}
-	for name, values := range resp.Trailer {
+	trailer := resp.Trailer
+	if x.coding() {
+		trailer = undigested(trailer)
+	}
+	for name, values := range trailer {
 		if !slices.Contains(announced, name) {
 			name = http.TrailerPrefix + name
 		}

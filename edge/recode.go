@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"time"
 
@@ -170,14 +169,15 @@ func (r *recoder) recode(ctx context.Context, t task) {
 		return // the handler closes, or the object is gone
 	}
 	st, i := r.h.Store, int(t.coding)
-	switch body := store.NewBody(bytes.Clone(out.Bytes())); {
-	case t.form != nil && better:
-		body.SetTrailer(t.o.Body.Trailer())
+	switch {
+	case better:
+		body := store.NewBody(bytes.Clone(out.Bytes()))
+		body.SetTrailer(codedTrailer(t.o))
 		better = st.Replace(t.o, i, t.form, body, levelBest)
 	case t.form != nil:
 		st.Replace(t.o, i, t.form, t.form.Body, levelBest)
 	default:
-		better = r.add(t, i, body, better)
+		st.Replace(t.o, i, nil, nil, levelBest)
 	}
 	if better {
 		counts := &r.h.Stats.Encode
@@ -185,18 +185,6 @@ func (r *recoder) recode(ctx context.Context, t task) {
 		counts.In.Add(uint64(t.o.Body.Size()))
 		counts.Out.Add(uint64(out.Len()))
 	}
-}
-
-// add stores a coding that the object did not have.
-func (r *recoder) add(t task, i int, body *store.Body, worth bool) bool {
-	m, reader := r.h.Store.Make(t.o, i, levelBest)
-	if m == nil {
-		return false
-	}
-	reader.Close()
-	_, err := io.Copy(m, &bodyReader{ctx: m.Context(), from: body.Reader(0, -1)})
-	m.Done(err, worth || err != nil, t.o.Body.Trailer())
-	return worth && err == nil
 }
 
 // bounded is a buffer that takes no more than it has left.

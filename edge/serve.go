@@ -319,9 +319,13 @@ func (x *exchange) broken(err error) {
 
 // trailers sends trailer fields behind the content.
 func (x *exchange) trailers(t http.Header) {
+	if x.coding() {
+		t = undigested(t)
+	}
 	if len(t) == 0 || x.method == http.MethodHead {
 		return
 	}
+	_ = http.NewResponseController(x.w).Flush() // else net/http may send a length, and no trailers
 	h := x.w.Header()
 	for name, values := range t {
 		h[http.TrailerPrefix+name] = values

@@ -84,13 +84,22 @@ type Coders struct {
 	max    int
 	memory int64
 
-	mu      sync.Mutex
-	idle    [shapes][]*coder // guarded by mu, as are the fields below
-	stats   CodersStats
-	endless struct {
-		n      int
-		memory int64
-	}
+	mu    sync.Mutex
+	idle  [shapes][]*coder // guarded by mu, as are the fields below
+	stats CodersStats
+	// in use by what may take as long as others like, and of that by streams
+	lasting, endless share
+}
+
+// share is how many coders are in use for one purpose, and their memory.
+type share struct {
+	n      int
+	memory int64
+}
+
+func (s *share) add(n int, memory int64) {
+	s.n += n
+	s.memory += int64(n) * memory
 }
 
 // CodersStats are figures of Coders at one moment.
@@ -126,13 +135,30 @@ func (cs *Coders) Stats() CodersStats {
 // or false at once when none is free or c cannot be made: the caller sends
 // identity. size is the length of the content in bytes, Unknown or Endless. The
 // caller must Close or Abort the encoder, best by a deferred Abort.
+//
+// It is for content that comes, or goes, as slowly as an origin or a client
+// likes: a quarter of the coders and of the memory is not for it.
 func (cs *Coders) Acquire(c Coding, size int64, dst io.Writer) (*Encoder, bool) {
+	return cs.acquire(c, size, dst, use{lasting: true, endless: size == Endless})
+}
+
+// AcquireWhole is Acquire for content that is here to its end and a destination
+// that does not wait: nobody can hold the encoder for longer than it works. All
+// coders are for it.
+func (cs *Coders) AcquireWhole(c Coding, size int64, dst io.Writer) (*Encoder, bool) {
+	return cs.acquire(c, size, dst, use{})
+}
+
+// use is what an encoder is for.
+type use struct{ lasting, endless bool }
+
+func (cs *Coders) acquire(c Coding, size int64, dst io.Writer, u use) (*Encoder, bool) {
 	s, ok := shapeOf(c, size)
 	if !ok {
 		return nil, false
 	}
-	e := &Encoder{coders: cs, endless: size == Endless}
-	k, ok := cs.take(s, e.endless)
+	e := &Encoder{coders: cs, use: u}
+	k, ok := cs.take(s, u)
 	if !ok {
 		return nil, false
 	}
@@ -147,10 +173,10 @@ func (cs *Coders) Acquire(c Coding, size int64, dst io.Writer) (*Encoder, bool) 
 }
 
 // take reserves a coder. It is nil when one must be made.
-func (cs *Coders) take(s shape, endless bool) (*coder, bool) {
+func (cs *Coders) take(s shape, u use) (*coder, bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if cs.stats.Busy >= cs.max || endless && !cs.roomForEndlessLocked(s) {
+	if cs.stats.Busy >= cs.max || u.lasting && !cs.roomForLastingLocked(s) || u.endless && !cs.roomForEndlessLocked(s) {
 		cs.stats.Refused++
 		return nil, false
 	}
@@ -168,11 +194,24 @@ func (cs *Coders) take(s shape, endless bool) (*coder, bool) {
 		cs.stats.Memory += s.cost()
 	}
 	cs.stats.Busy++
-	if endless {
-		cs.endless.n++
-		cs.endless.memory += s.cost()
-	}
+	cs.countLocked(u, 1, s)
 	return k, true
+}
+
+func (cs *Coders) countLocked(u use, n int, s shape) {
+	if u.lasting {
+		cs.lasting.add(n, s.cost())
+	}
+	if u.endless {
+		cs.endless.add(n, s.cost())
+	}
+}
+
+// roomForLastingLocked is true for the first one, however little there is.
+func (cs *Coders) roomForLastingLocked(s shape) bool {
+	left := cs.max / 4
+	memory := min(int64(left)*brotli256K.cost(), cs.memory/4)
+	return cs.lasting.n == 0 || cs.lasting.n < cs.max-left && cs.lasting.memory+s.cost() <= cs.memory-memory
 }
 
 func (cs *Coders) roomForEndlessLocked(s shape) bool {
@@ -193,15 +232,12 @@ func (cs *Coders) makeRoomLocked(need int64) bool {
 }
 
 // give takes a coder back.
-func (cs *Coders) give(k *coder, endless bool) {
+func (cs *Coders) give(k *coder, u use) {
 	k.sink = sink{}
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.stats.Busy--
-	if endless {
-		cs.endless.n--
-		cs.endless.memory -= k.shape.cost()
-	}
+	cs.countLocked(u, -1, k.shape)
 	if k.broken {
 		cs.stats.Broken++
 		cs.stats.Memory -= k.shape.cost()
@@ -289,7 +325,7 @@ var ErrClosed = errors.New("encode: already closed")
 type Encoder struct {
 	coders  *Coders
 	coder   *coder // nil once given back
-	endless bool
+	use     use
 	written int64
 	err     error
 }
@@ -355,7 +391,7 @@ func (e *Encoder) Written() int64 {
 
 func (e *Encoder) release() {
 	e.written = e.coder.sink.n
-	e.coders.give(e.coder, e.endless)
+	e.coders.give(e.coder, e.use)
 	e.coder = nil
 }
 

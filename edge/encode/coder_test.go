@@ -215,6 +215,33 @@ func TestCodersStayWithinTheirBounds(t *testing.T) {
 			t.Error("streams keep others out")
 		}
 	})
+	t.Run("lasting", func(t *testing.T) {
+		cs := NewCoders(8, 0)
+		var held []*Encoder
+		for {
+			e, ok := cs.Acquire(Brotli, Unknown, io.Discard)
+			if !ok {
+				break
+			}
+			held = append(held, e)
+		}
+		if len(held) != 6 {
+			t.Errorf("those who wait for others have %d of 8 coders, want 6", len(held))
+		}
+		for i := range 2 {
+			if e, ok := cs.AcquireWhole(Brotli, 1<<20, io.Discard); !ok {
+				t.Errorf("whole content %d of 2 refused", i+1)
+			} else {
+				held = append(held, e)
+			}
+		}
+		for _, e := range held {
+			e.Abort()
+		}
+		if _, ok := cs.Acquire(Zstd, Unknown, io.Discard); !ok || cs.lasting != (share{1, zstd256K.cost()}) {
+			t.Errorf("after all were given back: %v, %+v in use", ok, cs.lasting)
+		}
+	})
 	t.Run("not made", func(t *testing.T) {
 		for _, c := range []Coding{Identity, Deflate, codings} {
 			if _, ok := NewCoders(1, 0).Acquire(c, Unknown, io.Discard); ok {

@@ -61,20 +61,21 @@ func Tag(etag string, c Coding) string {
 // StripTags returns the lines of If-None-Match with the tags of the node's own
 // codings replaced by those of identity, made weak, so that the stored or the
 // origin's validator answers the condition (RFC 9110, 13.1.2 compares weakly).
-// All else stays as it is, byte by byte. When there is no such tag it is lines
+// Tags of codings that the client does not accept now are no answer to it, and
+// stay, as all else does, byte by byte. When there is no such tag it is lines
 // itself and nothing is allocated.
 //
 // It is not for If-Match and If-Range: those compare strongly, and a weak tag of
 // ours rightly never matches there.
-func StripTags(lines []string) []string {
+func StripTags(lines []string, accepted Accepted) []string {
 	for i, line := range lines {
 		if !strings.Contains(line, "~") {
 			continue
 		}
-		if stripped := stripLine(line); stripped != line {
+		if stripped := stripLine(line, accepted); stripped != line {
 			out := append([]string(nil), lines...)
 			for j := i; j < len(out); j++ {
-				out[j] = stripLine(out[j])
+				out[j] = stripLine(out[j], accepted)
 			}
 			return out
 		}
@@ -83,7 +84,7 @@ func StripTags(lines []string) []string {
 }
 
 // stripLine removes the mark from each weak tag of the line that has one.
-func stripLine(line string) string {
+func stripLine(line string, accepted Accepted) string {
 	var b strings.Builder
 	rest, cut := line, false
 	for {
@@ -98,7 +99,7 @@ func stripLine(line string) string {
 		opaque := rest[open+1 : open+1+length]
 		kept := opaque
 		if strings.HasSuffix(rest[:open], "W/") {
-			kept = unmark(opaque)
+			kept = unmark(opaque, accepted)
 		}
 		cut = cut || len(kept) < len(opaque)
 		b.WriteString(rest[:open+1])
@@ -113,10 +114,10 @@ func stripLine(line string) string {
 	return b.String()
 }
 
-// unmark removes the mark of a coding from the opaque part of a tag.
-func unmark(opaque string) string {
+// unmark removes the mark of an accepted coding from the opaque part of a tag.
+func unmark(opaque string, accepted Accepted) string {
 	for _, c := range [...]Coding{Gzip, Brotli, Zstd} {
-		if plain, ok := strings.CutSuffix(opaque, mark(c)); ok {
+		if plain, ok := strings.CutSuffix(opaque, mark(c)); ok && accepted.Takes(c) {
 			return plain
 		}
 	}

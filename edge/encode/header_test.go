@@ -54,7 +54,7 @@ func TestStripTags(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			in := []string{`"first"`, tt.line}
-			got := StripTags(in)
+			got := StripTags(in, Accept(nil))
 			if want := []string{`"first"`, tt.want}; !slices.Equal(got, want) {
 				t.Errorf("%q: got %q, want %q", tt.line, got, want)
 			}
@@ -63,8 +63,12 @@ func TestStripTags(t *testing.T) {
 			}
 		})
 	}
+	refused := []string{`W/"a~gz", W/"b~br"`}
+	if got := StripTags(refused, Accept([]string{"br"})); got[0] != `W/"a~gz", W/"b"` {
+		t.Errorf("%s of a client that takes br: %s", refused[0], got[0])
+	}
 	plain := []string{`"a", W/"b"`}
-	if n := testing.AllocsPerRun(100, func() { StripTags(plain) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { StripTags(plain, Accept(nil)) }); n != 0 {
 		t.Errorf("%v allocations without a tag of ours, want none", n)
 	}
 }
@@ -82,11 +86,11 @@ func FuzzTagsRoundTrip(f *testing.F) {
 			if etag[0] != 'W' {
 				want = "W/" + etag
 			}
-			if got := StripTags([]string{tag}); got[0] != want {
+			if got := StripTags([]string{tag}, Accept(nil)); got[0] != want {
 				t.Errorf("%q, %v: tag %q, stripped %q, want %q", etag, c, tag, got[0], want)
 			}
 		}
-		once := StripTags([]string{others})
+		once := StripTags([]string{others}, Accept(nil))
 		if len(once[0]) > len(others) {
 			t.Errorf("%q grew to %q", others, once[0])
 		}

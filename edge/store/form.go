@@ -199,7 +199,7 @@ func (m *Making[M]) Done(err error, worth bool, trailer any) {
 	m.store.give(m.reserved)
 	m.reserved = 0
 	switch {
-	case err == nil && worth && !m.unlisted && m.fits():
+	case err == nil && worth && !m.unlisted && m.store.fits(m.object, body) && !m.store.gone(m.object):
 		if f.swap(m.number, m.form, &Form{Body: body, Level: m.form.Level, kept: true}) {
 			m.store.resizeOf(m.object)
 			return
@@ -212,21 +212,24 @@ func (m *Making[M]) Done(err error, worth bool, trailer any) {
 	body.leave(m.store.linger)
 }
 
-// fits reports whether the object may grow by the form: it must not crowd out
-// everything else, itself included, nor come back when it is purged.
-func (m *Making[M]) fits() bool {
-	return m.object.cost()+m.form.Body.held() <= m.store.o.Memory/2 && !m.store.gone(m.object)
+// fits reports whether the object may grow by a form: it must not crowd out
+// everything else, itself included.
+func (s *Store[M]) fits(o *Object[M], form *Body) bool {
+	return o.cost()+form.held() <= s.o.Memory/2
 }
 
 // Replace puts a complete body, made with more work, in the place of a form, or
-// the same body when more work gains nothing. Those who read the old one go on with it. It is false when old is not there
-// any more, is still being made, or the object left the store.
+// the same body when more work gains nothing. Those who read the old one go on
+// with it. Where old is nil, it puts a form where there was none; a nil body
+// then marks it as not worth its bytes. It is false when old is not there any
+// more, is still being made, or the object left the store or may not grow so.
 func (s *Store[M]) Replace(o *Object[M], number int, old *Form, body *Body, level int) bool {
-	if !old.kept || s.gone(o) || !o.Forms.swap(number, old, &Form{Body: body, Level: level, kept: true}) {
+	form := &Form{Body: body, Level: level, kept: body != nil}
+	if old != nil && !old.kept || old == nil && body != nil && !s.fits(o, body) || s.gone(o) || !o.Forms.swap(number, old, form) {
 		return false
 	}
 	s.resizeOf(o)
-	if body != old.Body {
+	if old != nil && body != old.Body {
 		old.Body.leave(s.linger)
 	}
 	return true

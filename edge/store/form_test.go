@@ -209,6 +209,32 @@ func TestReplacedFormServesItsReadersToTheEnd(t *testing.T) {
 	charged(t, s)
 }
 
+func TestFormIsPutWhereNoneWas(t *testing.T) {
+	s := open(t, Options[string]{Memory: 1 << 20})
+	o := putForms(t, s, "a", "plain")
+	if !s.Replace(o, 1, nil, NewBody([]byte("coded")), 2) || !s.Replace(o, 2, nil, nil, 2) {
+		t.Fatal("not put")
+	}
+	if f := o.Forms.At(1); !f.Kept() || f.Level != 2 {
+		t.Errorf("put %+v", f)
+	}
+	if f := o.Forms.At(2); f == nil || f.Body != nil || f.Kept() {
+		t.Errorf("left %+v, want a mark without a body", f)
+	}
+	if s.Replace(o, 1, nil, NewBody([]byte("late")), 2) {
+		t.Error("put over one that is there")
+	}
+	if s.Replace(o, 3, nil, NewBody(make([]byte, 600<<10)), 2) {
+		t.Error("put one that takes more than half of the budget")
+	}
+	charged(t, s)
+	s.Discard(o)
+	if s.Replace(o, 3, nil, NewBody([]byte("late")), 2) {
+		t.Error("put a form of what left the store")
+	}
+	charged(t, s)
+}
+
 // The budget is used up: the form goes on for those who read it, and no more.
 func TestFormWithoutBudgetPassesThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -310,7 +336,9 @@ func churn(t *testing.T, s *Store[string], rnd *rand.Rand) {
 		return
 	}
 	number := rnd.IntN(MaxForms)
-	switch rnd.IntN(6) {
+	switch rnd.IntN(7) {
+	case 3:
+		s.Replace(found, number, nil, NewBody(make([]byte, rnd.IntN(100<<10))), 2)
 	case 0:
 		s.Discard(found)
 	case 1:
