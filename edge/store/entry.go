@@ -38,6 +38,8 @@ type Object[M any] struct {
 	renewing atomic.Int64
 	// invalid is set when the object must be validated before any use.
 	invalid atomic.Bool
+	// discarded is set when the object must not be published any more.
+	discarded atomic.Bool
 
 	// doubtful is invalid, by the purges.
 	doubtful atomic.Bool

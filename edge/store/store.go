@@ -307,7 +307,7 @@ func (s *Store[M]) Publish(c *Claim[M], o *Object[M]) bool {
 	}
 	e := c.entry
 	e.mu.Lock()
-	if e.generation != c.generation || s.gone(o) {
+	if e.generation != c.generation || s.gone(o) || o.discarded.Load() {
 		e.mu.Unlock()
 		return false
 	}
@@ -477,8 +477,10 @@ func (s *Store[M]) Refresh(c *Claim[M], old, fresh *Object[M]) bool {
 	return false
 }
 
-// Discard removes one object, if it is still the current one.
+// Discard removes one object, if it is still the current one. One that is
+// still arriving is not stored at its end.
 func (s *Store[M]) Discard(o *Object[M]) {
+	o.discarded.Store(true) // before the lock, under which Publish looks
 	key := []byte(o.Key)
 	e := s.table.find(s.Hash(key), key)
 	if e == nil {

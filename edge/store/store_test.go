@@ -363,6 +363,21 @@ func TestFillOutlivesItsLeaderWhenItWillBeStored(t *testing.T) {
 	two.Fail(io.EOF)
 }
 
+func TestDiscardedWhileItArrivesIsNotStored(t *testing.T) {
+	s := open(t, Options[string]{})
+	seat, _ := s.Join(s.want("a", lang(""), true))
+	o := &Object[string]{}
+	seat.Resolve(o, -1, nil, true)
+	s.Discard(o)
+	if err := seat.Pump(strings.NewReader("x"), nil); err != nil {
+		t.Errorf("pump: %v", err)
+	}
+	seat.Leave()
+	if got, ok := get(s, "a", ""); ok {
+		t.Errorf("get = %q, want nothing", got)
+	}
+}
+
 func TestFillLargerThanObjectsMayBeKeepsAWindow(t *testing.T) {
 	s := open(t, Options[string]{Memory: 64 << 20, MaxObject: 1 << 20})
 	const size = 40 << 20
