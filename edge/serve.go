@@ -69,9 +69,11 @@ func (x *exchange) send(o *Object, from readFrom, length []string) {
 	h := x.w.Header()
 	x.fields(m)
 	size := o.Body.Size()
+	p, whole := o.Body.Whole()
 	trailer, _ := o.Body.Trailer().(http.Header)
 	switch {
 	case m.Status == http.StatusNoContent || trailer != nil && x.method == http.MethodGet:
+	case whole && x.counted(size):
 	case length != nil:
 		h["Content-Length"] = length
 	case size >= 0:
@@ -81,7 +83,7 @@ func (x *exchange) send(o *Object, from readFrom, length []string) {
 		x.head(m.Status)
 		return
 	}
-	if p, ok := o.Body.Whole(); ok {
+	if whole {
 		x.head(m.Status)
 		if trailer != nil {
 			_ = http.NewResponseController(x.w).Flush() // else net/http sends a length, and no trailers
@@ -97,6 +99,13 @@ func (x *exchange) send(o *Object, from readFrom, length []string) {
 		trailer, _ = o.Body.Trailer().(http.Header)
 	}
 	x.trailers(trailer)
+}
+
+// counted reports whether net/http writes the Content-Length of a whole body of
+// this size by itself, as it does in HTTP/1 for what it still holds when the
+// handler ends (2,048 bytes). A ninth field costs the header's map a table, twice.
+func (x *exchange) counted(size int64) bool {
+	return size > 0 && size < 2<<10 && x.r.ProtoMajor == 1 && x.method == http.MethodGet && x.called == nil
 }
 
 // fields sets the stored fields. Their slices are shared: net/http only reads
