@@ -413,45 +413,9 @@ func fetch(client *http.Client, url string) (int64, error) {
 
 // TestInFrontOfNginx serves a real web server's files.
 func TestInFrontOfNginx(t *testing.T) {
-	nginx, err := exec.LookPath("nginx")
-	if err != nil {
-		t.Skip("nginx is not installed")
-	}
-	dir := t.TempDir()
-	port := freePort(t)
-	user := ""
-	if os.Geteuid() == 0 {
-		user = "user root;" // else its worker could not read the files
-	}
-	conf := fmt.Sprintf(`%[3]s worker_processes 1; pid %[1]s/pid; error_log %[1]s/error.log; daemon off;
-events { worker_connections 64; }
-http { access_log %[1]s/access.log combined;
-client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
-server { listen 127.0.0.1:%[2]d; root %[1]s/www;
-location / { add_header Cache-Control "max-age=1, stale-while-revalidate=60"; }
-location /checked/ { add_header Cache-Control "no-cache"; } } }
-`, dir, port, user)
-	files := map[string]string{"nginx.conf": conf, "www/a.txt": "hello\n", "www/checked/b.txt": "checked\n"}
-	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var said bytes.Buffer
-	server := exec.CommandContext(ctx, nginx, "-c", filepath.Join(dir, "nginx.conf"))
-	server.Stderr = &said
-	server.Cancel = func() error { return server.Process.Signal(syscall.SIGTERM) }
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { cancel(); _ = server.Wait() }() // it ends by the signal
-	origin := fmt.Sprintf("http://127.0.0.1:%d", port)
-	awaitAnswer(t, origin+"/a.txt", &said)
+	files := map[string]string{"www/a.txt": "hello\n", "www/checked/b.txt": "checked\n"}
+	origin := startNginx(t, files, `location / { add_header Cache-Control "max-age=1, stale-while-revalidate=60"; }
+location /checked/ { add_header Cache-Control "no-cache"; }`, "/a.txt")
 	n := startLoaded(t, "--origin", origin)
 
 	expect := func(path, want string) {
@@ -485,6 +449,53 @@ location /checked/ { add_header Cache-Control "no-cache"; } } }
 	if !stale {
 		t.Error("no stale answer in ten seconds, though max-age is 1")
 	}
+}
+
+// startNginx runs the web server until the test ends, with these files and this
+// part of a server's configuration, and returns its URL once it has the path.
+func startNginx(t *testing.T, files map[string]string, locations, path string) string {
+	t.Helper()
+	nginx, err := exec.LookPath("nginx")
+	if err != nil {
+		t.Skip("nginx is not installed")
+	}
+	dir := t.TempDir()
+	port := freePort(t)
+	user := ""
+	if os.Geteuid() == 0 {
+		user = "user root;" // else its worker could not read the files
+	}
+	conf := fmt.Sprintf(`%[3]s worker_processes 1; pid %[1]s/pid; error_log %[1]s/error.log; daemon off;
+events { worker_connections 64; }
+http { access_log %[1]s/access.log combined;
+types { text/html html; text/css css; text/javascript js; application/json json; image/svg+xml svg; application/wasm wasm; }
+client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
+server { listen 127.0.0.1:%[2]d; root %[1]s/www; %[4]s } }
+`, dir, port, user, locations)
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var said bytes.Buffer
+	server := exec.CommandContext(ctx, nginx, "-c", filepath.Join(dir, "nginx.conf"))
+	server.Stderr = &said
+	server.Cancel = func() error { return server.Process.Signal(syscall.SIGTERM) }
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cancel(); _ = server.Wait() }) // it ends by the signal
+	origin := fmt.Sprintf("http://127.0.0.1:%d", port)
+	awaitAnswer(t, origin+path, &said)
+	return origin
 }
 
 func freePort(t *testing.T) int {
