@@ -108,7 +108,7 @@ func (p *peer) versionLine(ctx context.Context) string {
 	if err != nil {
 		return ""
 	}
-	return firstLine(ctx, append([]string{path}, p.version...)...)
+	return versionOf(ctx, append([]string{path}, p.version...)...)
 }
 
 // A setting is what a server is started with.

@@ -175,11 +175,29 @@ func machine() string {
 	return fmt.Sprintf("%d cores (%s), %s, %s", runtime.NumCPU(), model, kernel(), runtime.Version())
 }
 
-// firstLine returns the first line that a program prints, or "".
-func firstLine(ctx context.Context, argv ...string) string {
+// versionOf returns what a program says of its version: the first line that it
+// prints, as far as the number; "" for none.
+func versionOf(ctx context.Context, argv ...string) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	text, _ := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
 	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-	return strings.TrimSpace(line)
+	return untilNumber(line)
+}
+
+// untilNumber cuts a line behind its first word that has a number with a dot:
+// dates, makers and addresses stand there.
+func untilNumber(line string) string {
+	var kept []string
+	for word := range strings.FieldsSeq(line) {
+		kept = append(kept, word)
+		if i := strings.IndexByte(word, '.'); i > 0 && word[i-1] >= '0' && word[i-1] <= '9' {
+			break
+		}
+	}
+	line = strings.Join(kept, " ")
+	if strings.Count(line, "(") > strings.Count(line, ")") {
+		line += ")"
+	}
+	return line
 }

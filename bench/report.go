@@ -46,7 +46,7 @@ func newReport(ctx context.Context, o options, rivals []*peer) *report {
 		r.notes = append(r.notes, p.name+": "+p.note)
 	}
 	for _, tool := range [][]string{{"wrk", "-v"}, {"h2load", "--version"}} {
-		if line := firstLine(ctx, tool...); line != "" {
+		if line := versionOf(ctx, tool...); line != "" {
 			r.Versions = append(r.Versions, line)
 		}
 	}

@@ -150,3 +150,18 @@ status codes: 990 2xx, 0 3xx, 6 4xx, 0 5xx
 		t.Errorf("wrk without a request: got error %v, want %v", err, errLoad)
 	}
 }
+
+func TestVersionsEndWithTheirNumber(t *testing.T) {
+	for line, want := range map[string]string{
+		"nginx version: nginx/1.22.1":                   "nginx version: nginx/1.22.1",
+		"varnishd (varnish-7.1.1 revision 7cee1c5)":     "varnishd (varnish-7.1.1)",
+		"HAProxy version 2.6.12-1 2026/10/17 - a place": "HAProxy version 2.6.12-1",
+		"wrk debian/4.1.0-3+b2 [epoll] Somebody":        "wrk debian/4.1.0-3+b2",
+		"none at all":                                   "none at all",
+		"":                                              "",
+	} {
+		if got := untilNumber(line); got != want {
+			t.Errorf("%q: got %q, want %q", line, got, want)
+		}
+	}
+}
