@@ -97,7 +97,7 @@ func parseOptions(args []string, notes io.Writer) (options, error) {
 	f.StringVar(&o.out, "out", filepath.Join("bench", "results"), "folder for results.json, results.md, *.svg and profiles; \"\" for none")
 	f.BoolVar(&o.json, "json", false, "print JSON in place of the table")
 	f.BoolVar(&o.profile, "profile", false, "save CPU and allocation profiles of the node for each scenario, in place of figures")
-	f.BoolVar(&o.quick, "quick", false, "one round of pieces of 300ms, with fewer sizes of hits")
+	f.BoolVar(&o.quick, "quick", false, "one round of pieces of 200ms, with fewer sizes of hits")
 	f.DurationVar(&o.within, "within", 14*time.Minute, "leave out rounds that would not end by then; every scenario has one")
 	f.StringVar(&o.document, "write", "", "also put the table into this document, as bench/README.md, between its marks")
 	f.BoolVar(&o.list, "list", false, "list the scenarios")
@@ -128,7 +128,7 @@ func parseOptions(args []string, notes io.Writer) (options, error) {
 
 // quickLength is a piece of load of a quick run, which is to end within two
 // minutes.
-const quickLength = 300 * time.Millisecond
+const quickLength = 200 * time.Millisecond
 
 // splitList returns the names of a list parted by commas, nil of an empty one.
 func splitList(s string) []string {
