@@ -58,12 +58,7 @@ func appendTypes(dst []byte, lines []string) ([]byte, bool) {
 	if !ok {
 		return dst, false
 	}
-	slices.SortStableFunc(all, func(a, b preference) int {
-		if a.q != b.q {
-			return b.q - a.q
-		}
-		return compareFold(a.tag, b.tag)
-	})
+	slices.SortStableFunc(all, byWeight)
 	for i, p := range all {
 		if i > 0 {
 			dst = append(dst, ',')

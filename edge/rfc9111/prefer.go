@@ -125,6 +125,14 @@ func isLanguageRange(s string) bool {
 	return s != ""
 }
 
+// byWeight orders preferences by falling weight and then by name.
+func byWeight(a, b preference) int {
+	if a.q != b.q {
+		return b.q - a.q
+	}
+	return compareFold(a.tag, b.tag)
+}
+
 // appendLanguages appends the normal form of Accept-Language: the ranges in
 // lower case, by falling weight and then by name, each with its weight.
 func appendLanguages(dst []byte, lines []string) ([]byte, bool) {
@@ -133,12 +141,7 @@ func appendLanguages(dst []byte, lines []string) ([]byte, bool) {
 	if !ok {
 		return dst, false
 	}
-	slices.SortFunc(all, func(a, b preference) int {
-		if a.q != b.q {
-			return b.q - a.q
-		}
-		return compareFold(a.tag, b.tag)
-	})
+	slices.SortFunc(all, byWeight)
 	for i, p := range all {
 		if i > 0 {
 			dst = append(dst, ',')

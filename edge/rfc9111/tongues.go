@@ -83,12 +83,7 @@ func (k *Tongues) Choose(lines []string) string {
 	if !ok || slices.ContainsFunc(k.has, func(tag string) bool { return slices.Contains(k.lacks, tag) }) {
 		return "" // or it changed in between
 	}
-	slices.SortFunc(all, func(a, b preference) int {
-		if a.q != b.q {
-			return b.q - a.q
-		}
-		return compareFold(a.tag, b.tag)
-	})
+	slices.SortFunc(all, byWeight)
 	looked := "" // what fewer subtags come to
 	if len(all) > 0 && all[len(all)-1].q == 0 {
 		return "" // ways to match differ most in what they do about these
