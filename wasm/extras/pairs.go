@@ -18,48 +18,26 @@ const (
 // pair is a name and a value.
 type pair struct{ name, value string }
 
-// parsePairs reads a serialized map as proxy-wasm writes it: a u32 count, for
-// each pair the u32 lengths of name and value, then each name and value with a
-// NUL after it, all little-endian. Nothing and one zero byte are the empty map.
+// parsePairs reads a serialized map (abi.ReadPairs) of at most maxPairs.
 func parsePairs(b []byte) ([]pair, error) {
-	if len(b) == 0 || len(b) == 1 && b[0] == 0 {
-		return nil, nil
-	}
 	bad := fmt.Errorf("%w: the arguments are no serialized map", abi.ErrArgument)
-	if len(b) < 4 {
-		return nil, bad
-	}
-	n := uint64(binary.LittleEndian.Uint32(b))
-	if n > maxPairs {
-		return nil, fmt.Errorf("%w: %d arguments; there may be %d", abi.ErrArgument, n, maxPairs)
-	}
-	if 8*n > uint64(len(b)-4) {
-		return nil, bad
-	}
-	sizes, text := b[4:4+8*n], b[4+8*n:]
-	pairs := make([]pair, 0, n)
-	for ; len(sizes) > 0; sizes = sizes[8:] {
-		var p pair
-		var ok1, ok2 bool
-		p.name, text, ok1 = cutText(text, binary.LittleEndian.Uint32(sizes))
-		p.value, text, ok2 = cutText(text, binary.LittleEndian.Uint32(sizes[4:]))
-		if !ok1 || !ok2 || len(p.name) > maxName {
-			return nil, bad
+	if len(b) >= 4 {
+		if n := binary.LittleEndian.Uint32(b); n > maxPairs {
+			return nil, fmt.Errorf("%w: %d arguments; there may be %d", abi.ErrArgument, n, maxPairs)
 		}
-		pairs = append(pairs, p)
 	}
-	if len(text) > 0 {
+	var pairs []pair
+	long := false
+	ok := abi.ReadPairs(b,
+		func(n int) { pairs = make([]pair, 0, n) },
+		func(name, value string) {
+			long = long || len(name) > maxName
+			pairs = append(pairs, pair{name, value})
+		})
+	if !ok || long {
 		return nil, bad
 	}
 	return pairs, nil
-}
-
-// cutText takes n bytes and a NUL off the front of b.
-func cutText(b []byte, n uint32) (s string, rest []byte, ok bool) {
-	if uint64(n) >= uint64(len(b)) || b[n] != 0 {
-		return "", nil, false
-	}
-	return string(b[:n]), b[n+1:], true
 }
 
 // serialized is the map of pairs, as parsePairs reads it. The empty one has

@@ -1,51 +1,23 @@
 package proxywasm
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"seawall/wasm/abi"
+)
 
 // pair is a name and a value.
 type pair struct{ name, value string }
 
-// parsePairs reads a serialized map: a u32 count, for each pair the u32
-// lengths of name and value, then each name and value with a NUL after it,
-// all little-endian. Nothing and a single zero byte are the empty map. It is
-// not ok when b is longer or shorter than it says, or a NUL is missing.
+// parsePairs reads a serialized map (abi.ReadPairs).
 func parsePairs(b []byte) (pairs []pair, ok bool) {
-	if len(b) == 0 || len(b) == 1 && b[0] == 0 {
-		return nil, true
-	}
-	if len(b) < 4 {
-		return nil, false
-	}
-	n := uint64(binary.LittleEndian.Uint32(b))
-	// A pair takes ten bytes at least: nothing is allocated for a count that
-	// cannot be true.
-	if n*10 > uint64(len(b)-4) {
-		return nil, false
-	}
-	sizes, text := b[4:4+8*n], b[4+8*n:]
-	pairs = make([]pair, 0, n)
-	for ; len(sizes) > 0; sizes = sizes[8:] {
-		var p pair
-		if p.name, text, ok = cutString(text, binary.LittleEndian.Uint32(sizes)); !ok {
-			return nil, false
-		}
-		if p.value, text, ok = cutString(text, binary.LittleEndian.Uint32(sizes[4:])); !ok {
-			return nil, false
-		}
-		pairs = append(pairs, p)
-	}
-	if len(text) > 0 {
+	ok = abi.ReadPairs(b,
+		func(n int) { pairs = make([]pair, 0, n) },
+		func(name, value string) { pairs = append(pairs, pair{name, value}) })
+	if !ok {
 		return nil, false
 	}
 	return pairs, true
-}
-
-// cutString takes n bytes and a NUL off the front of b.
-func cutString(b []byte, n uint32) (s string, rest []byte, ok bool) {
-	if uint64(n) >= uint64(len(b)) || b[n] != 0 {
-		return "", nil, false
-	}
-	return string(b[:n]), b[n+1:], true
 }
 
 // pairsSize is how many bytes appendPairs adds.
