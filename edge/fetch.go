@@ -531,6 +531,9 @@ type ownedBody struct {
 	end context.CancelCauseFunc
 }
 
+// Buffered is the body's own.
+func (b *ownedBody) Buffered() int { return int(arrived(b.ReadCloser)) }
+
 func (b *ownedBody) Close() error {
 	defer b.end(nil)
 	return b.ReadCloser.Close()

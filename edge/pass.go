@@ -389,9 +389,12 @@ func (x *exchange) copy(resp *http.Response, d *draft) {
 	defer rc.SetWriteDeadline(time.Time{})
 	buffer := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buffer)
-	stop := context.AfterFunc(x.r.Context(), func() { resp.Body.Close() })
-	defer stop()
-	if resp.ContentLength != 0 {
+	here := arrived(resp.Body)
+	if resp.ContentLength < 0 || here < resp.ContentLength { // else nothing waits for the origin
+		stop := context.AfterFunc(x.r.Context(), func() { resp.Body.Close() })
+		defer stop()
+	}
+	if resp.ContentLength != 0 && here == 0 {
 		_ = rc.Flush() // the header must not wait for slow content
 	}
 	body, waits := io.Reader(resp.Body), func() bool { return true }
@@ -424,6 +427,15 @@ func (x *exchange) copy(resp *http.Response, d *draft) {
 			x.broken(err)
 		}
 	}
+}
+
+// arrived returns how many bytes of a response's body have come with its head,
+// and can be read without waiting; 0 when that is not known.
+func arrived(body io.Reader) int64 {
+	if b, ok := body.(interface{ Buffered() int }); ok {
+		return int64(b.Buffered())
+	}
+	return 0
 }
 
 // effects does to the store what an answer to a method other than GET means:

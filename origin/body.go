@@ -42,6 +42,15 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
+// Buffered returns how many bytes the next Reads give without waiting: those of
+// a body of known length that came with the head. It belongs to whoever reads.
+func (b *body) Buffered() int {
+	if b.resp.ContentLength < 0 || b.err != nil || b.closed.Load() {
+		return 0
+	}
+	return int(min(int64(b.c.br.Buffered()+len(b.c.feed.replay)), b.resp.ContentLength))
+}
+
 // end finishes the exchange and returns what the reader is told.
 func (b *body) end(err error) error {
 	if err == io.EOF {

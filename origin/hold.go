@@ -27,7 +27,7 @@ func (x *exchange) hold(resp *http.Response) (*http.Response, error) {
 	defer x.held.Store(false)
 	h := &ahead{src: resp.Body, b: make([]byte, resp.ContentLength), done: make(chan struct{})}
 	h.more.L = &h.mu
-	if b, ok := resp.Body.(*body); ok && int64(b.c.br.Buffered()+len(b.c.feed.replay)) >= resp.ContentLength {
+	if b, ok := resp.Body.(*body); ok && int64(b.Buffered()) >= resp.ContentLength {
 		h.fill() // all has come with the head: nothing waits
 	} else {
 		go h.fill()
@@ -44,9 +44,17 @@ func (x *exchange) hold(resp *http.Response) (*http.Response, error) {
 	if h.err != io.EOF {
 		return nil, h.err
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(h.b[:h.have]))
+	resp.Body = &whole{*bytes.NewReader(h.b[:h.have])}
 	return resp, nil
 }
+
+// whole is a body that has come. Closing it changes nothing.
+type whole struct{ bytes.Reader }
+
+func (*whole) Close() error { return nil }
+
+// Buffered returns how many bytes the next Reads give without waiting.
+func (w *whole) Buffered() int { return w.Len() }
 
 // ahead is a body that is read ahead of its reader, whole. The goroutine in fill
 // ends with the body, or when it is closed.
