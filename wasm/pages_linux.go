@@ -16,10 +16,16 @@ import (
 // the kernel copies a page when it is first written, and tells of each page
 // whether it still is the file's. Only those that are not are copied back.
 // They stay the machine's own, so that in the long run no request causes a
-// page fault; asking costs 5 µs for 2.3 MiB.
+// page fault.
+//
+// Asking for each page costs 5 to 7 µs for 2.3 MiB. A page can only cease to be
+// the file's by a fault, and the kernel counts a process's faults: while the
+// number is what it was before the last asking, the answer is, too. That
+// question costs less than 1 µs, whatever the size.
 
-// trackedSnapshot is the size from which this is cheaper than copying all.
-const trackedSnapshot = 256 << 10
+// trackedSnapshot is the size from which this is cheaper than copying all,
+// which also drives everything else out of the processor's nearest caches.
+const trackedSnapshot = 64 << 10
 
 // Bits of an entry of /proc/self/pagemap (Linux, admin-guide/mm/pagemap.rst).
 const (
@@ -71,8 +77,18 @@ func (p *pagemap) tells() bool {
 	if err != nil {
 		return false
 	}
+	before, ok := faults()
 	space[size] = 1 + space[0]
-	return t.read() && !t.written(0) && t.written(1) && !t.written(2)
+	after, ok2 := faults()
+	return ok && ok2 && after > before && t.read() && !t.written(0) && t.written(1) && !t.written(2)
+}
+
+// faults returns how many page faults of this process the kernel has handled,
+// of all its threads, those that have ended too. It never becomes less.
+func faults() (int64, bool) {
+	var u unix.Rusage
+	err := unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return u.Minflt + u.Majflt, err == nil
 }
 
 // image is a file in memory that has a snapshot.
@@ -128,7 +144,7 @@ func (i *image) attach(memory experimental.LinearMemory) (*tracker, error) {
 		return nil, err
 	}
 	size := os.Getpagesize()
-	return &tracker{pages: i.pages, size: size, at: int64(uintptr(start)) / int64(size) * pageEntry, entries: make([]byte, i.size/size*pageEntry)}, nil
+	return &tracker{pages: i.pages, size: size, at: int64(uintptr(start)) / int64(size) * pageEntry, entries: make([]byte, i.size/size*pageEntry), faults: -1}, nil
 }
 
 // tracker finds what was written of one memory.
@@ -137,7 +153,13 @@ type tracker struct {
 	size    int   // of a page
 	at      int64 // where its entries begin
 	entries []byte
+
+	faults int64  // of the process, before the last look; negative: not known
+	own    []stretch // of the memory, as of the last look: what was written
 }
+
+// stretch is a part of a memory, in bytes.
+type stretch struct{ from, to int }
 
 func (t *tracker) read() bool {
 	n, err := t.pages.file.ReadAt(t.entries, t.at)
@@ -150,17 +172,44 @@ func (t *tracker) written(page int) bool {
 	return e&(pagePresent|pageSwapped) != 0 && e&pageOfFile == 0
 }
 
+// look brings own up to date; false when nobody can tell. Faults are counted
+// before the pages are read: one between the two is found now and looked for
+// again the next time.
+func (t *tracker) look() bool {
+	now, ok := faults()
+	if ok && now == t.faults {
+		return true
+	}
+	t.faults = -1
+	if !t.read() {
+		return false
+	}
+	t.own = t.own[:0]
+	for page := range len(t.entries) / pageEntry {
+		if !t.written(page) {
+			continue
+		}
+		at := page * t.size
+		if n := len(t.own); n > 0 && t.own[n-1].to == at {
+			t.own[n-1].to = at + t.size
+		} else {
+			t.own = append(t.own, stretch{at, at + t.size})
+		}
+	}
+	if ok {
+		t.faults = now
+	}
+	return true
+}
+
 // restore copies the pages back that were written; false when it cannot tell
 // which.
 func (t *tracker) restore(memory, snapshot []byte) bool {
-	if t == nil || len(memory) != len(t.entries)/pageEntry*t.size || !t.read() {
+	if t == nil || len(memory) != len(t.entries)/pageEntry*t.size || !t.look() {
 		return false
 	}
-	for page := range len(t.entries) / pageEntry {
-		if t.written(page) {
-			at := page * t.size
-			copy(memory[at:at+t.size], snapshot[at:])
-		}
+	for _, s := range t.own {
+		copy(memory[s.from:s.to], snapshot[s.from:])
 	}
 	return true
 }

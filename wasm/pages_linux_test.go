@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"runtime/debug"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -58,6 +59,42 @@ func TestRestoreWithoutThePagemap(t *testing.T) {
 	h.pages.close()
 	scribble(t, m, f.snapshot, 1)
 	f.pool.put(m)
+}
+
+// TestPagesAreReadAnewAfterAFault has pages written after the kernel was asked:
+// what is remembered of a memory ends with the next fault, and only then.
+func TestPagesAreReadAnewAfterAFault(t *testing.T) {
+	h := newHost(t, Options{})
+	if h.pages == nil {
+		t.Skip("this kernel does not tell which pages were written")
+	}
+	f := load(t, h, Spec{Source: roomy(), Mode: ModeReset})
+	m, trap := f.pool.take(t.Context())
+	if trap != nil {
+		t.Fatal(trap)
+	}
+	defer f.pool.put(m)
+	memory, size := m.mod.Memory(), uint32(os.Getpagesize())
+	for page := uint32(0); page*size < memory.Size(); page++ {
+		if !m.restore(f.snapshot) { // asks, or knows
+			t.Fatal("not restored")
+		}
+		memory.Write(page*size, []byte("left behind"))
+		if now, _ := faults(); now == m.tracker.faults && !m.tracker.owns(int(page*size)) {
+			t.Fatalf("page %d: it was written, and no fault was counted", page)
+		}
+		if !m.restore(f.snapshot) {
+			t.Fatal("not restored")
+		}
+		if now, _ := memory.Read(0, memory.Size()); !bytes.Equal(now, f.snapshot.memory) {
+			t.Fatalf("page %d: the memory is not the snapshot's", page)
+		}
+	}
+}
+
+// owns reports whether a byte is in what was written, as far as remembered.
+func (t *tracker) owns(at int) bool {
+	return slices.ContainsFunc(t.own, func(s stretch) bool { return s.from <= at && at < s.to })
 }
 
 // TestHostsThatCannotBeMadeLeaveNothingOpen counts files.
