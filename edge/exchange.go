@@ -411,6 +411,3 @@ func (x *exchange) requestNumber() uint64 {
 	}
 	return x.number
 }
-
-// requestID is that number as 16 hexadecimal digits.
-func (x *exchange) requestID() string { return string(appendHex(nil, x.requestNumber())) }

@@ -3,7 +3,6 @@ package edge
 import (
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -33,18 +32,16 @@ type called struct {
 	out     functionWriter
 }
 
-// facts are what functions may know of the client and its connection.
-func (x *exchange) facts() abi.Facts {
-	f := abi.Facts{
-		ID: x.requestID(), Begun: x.now, Site: x.site.Name, Protocol: protocol(x.r).String(),
-		Source: x.r.RemoteAddr, Client: x.client(), Locate: x.h.Locate, Settings: x.site.Settings,
-	}
-	f.Local, _ = x.r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+// facts sets what functions may know of the client and its connection. What
+// few of them ask for is made when they do.
+func (x *exchange) facts(f *abi.Facts) {
+	f.Number, f.Begun, f.Site, f.Protocol = x.requestNumber(), x.now, x.site.Name, protocol(x.r).String()
+	f.Source, f.Client, f.Context = x.r.RemoteAddr, x.client(), x.r.Context()
+	f.Locate, f.Settings = x.h.Locate, x.site.Settings
 	if t := x.r.TLS; t != nil {
 		f.TLSVersion, f.ServerName, f.MTLS = t.Version, t.ServerName, len(t.VerifiedChains) > 0
 		f.ALPN, f.Cipher = t.NegotiatedProtocol, t.CipherSuite
 	}
-	return f
 }
 
 // callViewer runs the site's functions on the request, before its key is made.
@@ -62,7 +59,7 @@ func (x *exchange) callViewer(query string) bool {
 	x.called, x.spare, x.ran = c, nil, true
 	r := x.r
 	x.authorized, x.cookied = len(x.header["Authorization"]) > 0, len(x.header["Cookie"]) > 0
-	c.ex.Facts = x.facts()
+	x.facts(&c.ex.Facts)
 	c.ex.Cache.TTL = -1
 	c.ex.Request = abi.Message{
 		Method: x.method, Scheme: x.scheme, Authority: x.authority, Target: x.path + query, Header: x.header,
@@ -104,11 +101,11 @@ func (x *exchange) callViewer(query string) bool {
 
 // restore makes lines the field's again.
 func restore(h http.Header, name string, lines []string) {
-	if lines == nil {
+	if lines != nil {
+		h[name] = lines
+	} else if _, ok := h[name]; ok { // to look is cheaper than to delete
 		delete(h, name)
-		return
 	}
-	h[name] = lines
 }
 
 // rewritten takes over what the functions made of the request. What they wrote
@@ -396,8 +393,9 @@ func (x *exchange) originFacts() *abi.Facts {
 	if x.site.OriginFunctions == nil {
 		return nil
 	}
-	f := x.facts()
-	return &f
+	f := new(abi.Facts)
+	x.facts(f)
+	return f
 }
 
 // stalled reports whether a read ended because nothing came in time.

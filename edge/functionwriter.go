@@ -206,7 +206,7 @@ func dropConnection(h http.Header) {
 		return
 	}
 	for _, name := range [...]string{"Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
-		delete(h, name)
+		restore(h, name, nil)
 	}
 }
 

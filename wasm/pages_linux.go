@@ -154,7 +154,7 @@ type tracker struct {
 	at      int64 // where its entries begin
 	entries []byte
 
-	faults int64  // of the process, before the last look; negative: not known
+	faults int64     // of the process, before the last look; negative: not known
 	own    []stretch // of the memory, as of the last look: what was written
 }
 

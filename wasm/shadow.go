@@ -373,5 +373,5 @@ func (s *shadow) count(d int, t *trace, names []string) {
 		target = target[:256]
 	}
 	s.f.log.Info("a shadow differs", "function", s.f.name, "kinds", kinds, "fields", names[:min(len(names), loggedNames)],
-		"id", t.given.Facts.ID, "site", t.given.Facts.Site, "method", clean(q.Method), "target", clean(target))
+		"id", t.given.Facts.RequestID(), "site", t.given.Facts.Site, "method", clean(q.Method), "target", clean(target))
 }

@@ -9,6 +9,7 @@ package abi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -91,15 +92,18 @@ type Message struct {
 
 // Facts are what guests may know of the connection and the node.
 type Facts struct {
-	// ID is the request's; Begun when it was read.
-	ID    string
-	Begun time.Time
+	// ID is the request's; while it is empty, Number is, unless 0, in sixteen
+	// hexadecimal digits. Begun is when the request was read.
+	ID     string
+	Number uint64
+	Begun  time.Time
 	// Site is the name of the site; Protocol "HTTP/1.1", "HTTP/2" or "HTTP/3".
 	Site, Protocol string
-	// Source and Destination are "address:port". Local is the latter's address,
-	// which is looked at when Destination is empty.
+	// Source and Destination are "address:port". While the latter is empty,
+	// Context, unless nil, is asked for it: net/http's has the address of the
+	// server under http.LocalAddrContextKey.
 	Source, Destination string
-	Local               net.Addr
+	Context             context.Context
 	// Client is the client's address, by trusted proxies' word if need be.
 	Client string
 	// TLSVersion is as in crypto/tls, 0 in clear text; ServerName the SNI.
@@ -116,6 +120,24 @@ type Facts struct {
 	Locate func(client string) Geo
 	// Settings are names and values of the site's configuration, for reading.
 	Settings [][2]string
+}
+
+// RequestID spells the request's, "" when there is none.
+func (f *Facts) RequestID() string {
+	if f.ID == "" && f.Number != 0 {
+		return fmt.Sprintf("%016x", f.Number)
+	}
+	return f.ID
+}
+
+// destination is the server's "address:port", "" where it is not known.
+func (f *Facts) destination() string {
+	if f.Destination == "" && f.Context != nil {
+		if at, ok := f.Context.Value(http.LocalAddrContextKey).(net.Addr); ok {
+			return at.String()
+		}
+	}
+	return f.Destination
 }
 
 // Geo is a place; fields not known are empty.

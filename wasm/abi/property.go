@@ -37,10 +37,7 @@ func (x *Exchange) Property(path string) ([]byte, bool) {
 		}
 		return address(x.Facts.Source, rest)
 	case "destination":
-		if at := x.Facts.Local; x.Facts.Destination == "" && at != nil {
-			return address(at.String(), rest)
-		}
-		return address(x.Facts.Destination, rest)
+		return address(x.Facts.destination(), rest)
 	case "connection":
 		return x.connection(rest)
 	case "plugin_name", "plugin_root_id":
@@ -88,7 +85,7 @@ func (x *Exchange) request(path string) ([]byte, bool) {
 	case "useragent":
 		return field(r.Header, "User-Agent")
 	case "id":
-		return text(x.Facts.ID)
+		return text(x.Facts.RequestID())
 	case "protocol":
 		return text(x.Facts.Protocol)
 	case "time":
@@ -118,7 +115,7 @@ func (x *Exchange) connection(name string) ([]byte, bool) {
 	f := &x.Facts
 	switch name {
 	case "id":
-		return text(f.ID)
+		return text(f.RequestID())
 	case "mtls":
 		if f.MTLS {
 			return []byte{1}, true

@@ -1,6 +1,7 @@
 package abi
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -35,9 +36,19 @@ func TestProperty(t *testing.T) {
 			t.Errorf("%q: got %q, %v, want %q", path, got, ok, want)
 		}
 	}
-	x.Facts.Local = &net.TCPAddr{IP: net.IPv6loopback, Port: 80}
+	x.Facts.Context = context.WithValue(t.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv6loopback, Port: 80})
 	if got, ok := x.Property("destination.address"); !ok || string(got) != "[::1]:80" {
 		t.Errorf("destination.address: got %q, %v, want [::1]:80", got, ok)
+	}
+	x.Facts.Context = t.Context()
+	if got, ok := x.Property("destination.address"); ok {
+		t.Errorf("destination.address where nobody knows it: got %q", got)
+	}
+	x.Facts.ID, x.Facts.Number = "", 0xab
+	for _, path := range []string{"request.id", "connection.id"} {
+		if got, ok := x.Property(path); !ok || string(got) != "00000000000000ab" {
+			t.Errorf("%s of a number: got %q, %v, want 00000000000000ab", path, got, ok)
+		}
 	}
 	x.Response = Message{Status: 404, Header: http.Header{"X": {"y"}}}
 	if got, ok := x.Property("response.code"); !ok || string(got) != number(404) {
