@@ -191,5 +191,8 @@ func TestGrantsOfFunctions(t *testing.T) {
 	if code, answer := call(t, http.MethodPut, base+"?keys=k", setting("x-a", "1")); code != 200 {
 		t.Errorf("keys=k: got %d %v, want 200", code, answer)
 	}
+	if _, answer := call(t, http.MethodGet, base, nil); fmt.Sprint(answer["keys"], answer["maps"]) != "[k] []" || strings.Contains(fmt.Sprint(answer), "sixteen") {
+		t.Errorf("what it was given: got %v, want the key k by its name alone, and no map", answer)
+	}
 	changed("a secret that an upload has", config("sixteen bytes and", "c"), "keyed plain ")
 }

@@ -51,7 +51,8 @@ func (m *member) describe(name string) admin.Function {
 	if m.why != "" {
 		return f
 	}
-	f.SHA256, f.Size, f.ABI, f.Upstreams, f.Stats = m.sum, m.size, m.ABI(), m.options.Upstreams, m.Stats()
+	f.SHA256, f.Size, f.ABI, f.Stats = m.sum, m.size, m.ABI(), m.Stats()
+	f.Upstreams, f.Keys, f.Maps = m.options.Upstreams, m.options.Keys, m.options.Maps
 	f.ShadowStats, _ = m.Function.Shadow()
 	f.Mode, f.OnError = "shared", "closed"
 	if m.Mode() == wasm.ModeReset {

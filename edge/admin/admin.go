@@ -174,7 +174,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case c.route.stored && h.Cache.Normal == nil:
 		c.fail(http.StatusNotImplemented, "This node has neither a cache nor a purge log to answer this call with.")
 	default:
-		c.route.serve(c)
+		if c.asked() {
+			c.route.serve(c)
+		}
 	}
 }
 

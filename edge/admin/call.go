@@ -2,8 +2,10 @@ package admin
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,46 +47,49 @@ type route struct {
 	style   style
 	changes bool // something, so that it leaves an audit line
 	stored  bool // it is about what the node has stored
-	serve   func(*call)
+	// query has the names that the call's query may have, once each; "*" is any,
+	// as the call reads it itself or its clients add to it what they like.
+	query string
+	serve func(*call)
 }
 
 // routes is the whole API but /healthz and /readyz. openapi.yaml describes the
 // same, and a test compares them.
 func routes() []route {
 	return []route{
-		{"GET", "/metrics", ScopeRead, native, false, false, metrics},
-		{"GET", "/v1/stats", ScopeRead, native, false, false, stats},
-		{"GET", "/openapi.yaml", ScopeRead, native, false, false, describe},
+		{"GET", "/metrics", ScopeRead, native, false, false, "*", metrics},
+		{"GET", "/v1/stats", ScopeRead, native, false, false, "", stats},
+		{"GET", "/openapi.yaml", ScopeRead, native, false, false, "*", describe},
 
-		{"POST", "/v1/purges", ScopePurge, native, true, true, postPurge},
-		{"GET", "/v1/purges", ScopeRead, native, false, true, listPurges},
-		{"GET", "/v1/purges/{id}", ScopeRead | ScopePurge, native, false, true, getPurge},
-		{"PUT", "/v1/objects", ScopePush, native, true, true, putObject},
-		{"GET", "/v1/objects", ScopeRead, native, false, true, getObjects},
-		{"POST", "/v1/warmups", ScopePush, native, true, true, postWarmup},
-		{"GET", "/v1/warmups", ScopeRead, native, false, true, listWarmups},
-		{"GET", "/v1/warmups/{id}", ScopeRead | ScopePush, native, false, true, getWarmup},
-		{"DELETE", "/v1/warmups/{id}", ScopePush, native, true, true, deleteWarmup},
-		{"GET", "/v1/functions", ScopeRead | ScopeFunctions, native, false, false, listFunctions},
-		{"GET", "/v1/functions/{name}", ScopeRead | ScopeFunctions, native, false, false, getFunction},
-		{"PUT", "/v1/functions/{name}", ScopeFunctions, native, true, false, putFunction},
-		{"DELETE", "/v1/functions/{name}", ScopeFunctions, native, true, false, deleteFunction},
-		{"POST", "/v1/functions/{name}/rollout", ScopeFunctions, native, true, false, rollCandidate},
-		{"POST", "/v1/functions/{name}/promote", ScopeFunctions, native, true, false, promoteCandidate},
-		{"POST", "/v1/functions/{name}/rollback", ScopeFunctions, native, true, false, rollBack},
+		{"POST", "/v1/purges", ScopePurge, native, true, true, "", postPurge},
+		{"GET", "/v1/purges", ScopeRead, native, false, true, "limit", listPurges},
+		{"GET", "/v1/purges/{id}", ScopeRead | ScopePurge, native, false, true, "", getPurge},
+		{"PUT", "/v1/objects", ScopePush, native, true, true, "*", putObject},
+		{"GET", "/v1/objects", ScopeRead, native, false, true, "*", getObjects},
+		{"POST", "/v1/warmups", ScopePush, native, true, true, "", postWarmup},
+		{"GET", "/v1/warmups", ScopeRead, native, false, true, "", listWarmups},
+		{"GET", "/v1/warmups/{id}", ScopeRead | ScopePush, native, false, true, "", getWarmup},
+		{"DELETE", "/v1/warmups/{id}", ScopePush, native, true, true, "", deleteWarmup},
+		{"GET", "/v1/functions", ScopeRead | ScopeFunctions, native, false, false, "", listFunctions},
+		{"GET", "/v1/functions/{name}", ScopeRead | ScopeFunctions, native, false, false, "", getFunction},
+		{"PUT", "/v1/functions/{name}", ScopeFunctions, native, true, false, "*", putFunction},
+		{"DELETE", "/v1/functions/{name}", ScopeFunctions, native, true, false, "", deleteFunction},
+		{"POST", "/v1/functions/{name}/rollout", ScopeFunctions, native, true, false, "", rollCandidate},
+		{"POST", "/v1/functions/{name}/promote", ScopeFunctions, native, true, false, "", promoteCandidate},
+		{"POST", "/v1/functions/{name}/rollback", ScopeFunctions, native, true, false, "", rollBack},
 
-		{"GET", "/v1/origins", ScopeRead, native, false, false, listOrigins},
-		{"POST", "/v1/origins/{name}/drain", ScopeAdmin, native, true, false, drainOrigin},
-		{"POST", "/v1/origins/{name}/resume", ScopeAdmin, native, true, false, resumeOrigin},
+		{"GET", "/v1/origins", ScopeRead, native, false, false, "", listOrigins},
+		{"POST", "/v1/origins/{name}/drain", ScopeAdmin, native, true, false, "pool", drainOrigin},
+		{"POST", "/v1/origins/{name}/resume", ScopeAdmin, native, true, false, "pool", resumeOrigin},
 
-		{"PURGE", "/{path...}", ScopePurge, varnish, true, true, varnishPurge},
-		{"PURGEKEYS", "/{path...}", ScopePurge, varnish, true, true, varnishKeys},
-		{"BAN", "/{path...}", ScopePurge, varnish, true, true, varnishBan},
-		{"POST", "/purge/{url...}", ScopePurge, fastly, true, true, fastlyURL},
-		{"POST", "/service/{service}/purge/{key}", ScopePurge, fastly, true, true, fastlyKey},
-		{"POST", "/service/{service}/purge", ScopePurge, fastly, true, true, fastlyKeys},
-		{"POST", "/service/{service}/purge_all", ScopePurge, fastly, true, true, fastlyAll},
-		{"POST", "/client/v4/zones/{zone}/purge_cache", ScopePurge, cloudflare, true, true, cloudflarePurge},
+		{"PURGE", "/{path...}", ScopePurge, varnish, true, true, "*", varnishPurge},
+		{"PURGEKEYS", "/{path...}", ScopePurge, varnish, true, true, "*", varnishKeys},
+		{"BAN", "/{path...}", ScopePurge, varnish, true, true, "*", varnishBan},
+		{"POST", "/purge/{url...}", ScopePurge, fastly, true, true, "*", fastlyURL},
+		{"POST", "/service/{service}/purge/{key}", ScopePurge, fastly, true, true, "*", fastlyKey},
+		{"POST", "/service/{service}/purge", ScopePurge, fastly, true, true, "*", fastlyKeys},
+		{"POST", "/service/{service}/purge_all", ScopePurge, fastly, true, true, "*", fastlyAll},
+		{"POST", "/client/v4/zones/{zone}/purge_cache", ScopePurge, cloudflare, true, true, "*", cloudflarePurge},
 	}
 }
 
@@ -143,6 +148,40 @@ func (r *route) match(path string) (map[string]string, bool) {
 	}
 	return args, have == ""
 }
+
+// asked sees that the query has nothing that the call does not know: a name
+// mistyped would otherwise do more than was meant. If not, the call has been
+// answered.
+func (c *call) asked() bool {
+	if c.route.query == "*" || c.r.URL.RawQuery == "" {
+		return true
+	}
+	query, err := url.ParseQuery(c.r.URL.RawQuery)
+	if err != nil {
+		c.invalid(&purge.FieldError{Field: "query", Detail: "is not name=value pairs, percent-encoded"})
+		return false
+	}
+	known := strings.Fields(c.route.query)
+	var bad []*purge.FieldError
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		switch {
+		case len(known) == 0:
+			bad = append(bad, &purge.FieldError{Field: name, Detail: "is no parameter of this call, which has none"})
+		case !slices.Contains(known, name):
+			bad = append(bad, &purge.FieldError{Field: name, Detail: "is no parameter of this call; it has " + strings.Join(known, ", ")})
+		case len(query[name]) > 1:
+			bad = append(bad, &purge.FieldError{Field: name, Detail: "is given more than once"})
+		}
+	}
+	if bad = bad[:min(len(bad), mostFaults)]; len(bad) > 0 {
+		c.what = "parameter=" + clip(bad[0].Field)
+		c.invalid(bad...)
+	}
+	return len(bad) == 0
+}
+
+// mostFaults bounds how many parameters an answer tells of.
+const mostFaults = 16
 
 // cutSegment parts a path at its first slash, which stays with the rest.
 func cutSegment(path string) (segment, rest string) {

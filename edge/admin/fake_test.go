@@ -175,7 +175,9 @@ func (n *fakeNode) handler(t *testing.T, a Access) *Handler {
 		Purges: Purges{Apply: n.apply, Recent: n.recent, Find: n.find, Figures: func() PurgeFigures { return PurgeFigures{} }},
 		Cache: Cache{
 			Normal: n.normal, SiteOf: n.siteOf, Sites: n.sites, Push: n.push, Warm: n.warm, MaxObject: 1000,
-			Stored: func(raw string) ([]edge.Stored, error) { return []edge.Stored{{URL: raw, Tags: []string{"t"}}}, nil },
+			Stored: func(raw string) ([]edge.Stored, error) {
+				return []edge.Stored{{URL: raw, Tags: []string{"t"}, Codings: []edge.StoredCoding{{Coding: "br", Size: 1}}, Tier: "memory"}}, nil
+			},
 			Match: func(_ context.Context, p *purge.Prepared) (edge.Match, error) {
 				if p.Matches(&purge.Subject{Site: "a", Tags: []string{"known"}}) {
 					return edge.Match{Objects: 2, Bytes: 30, Sample: []string{"http://a.example/1"}}, nil

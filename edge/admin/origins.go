@@ -142,7 +142,11 @@ func (c *call) setDraining(on bool) {
 	}
 	c.what = "server=" + clip(server) + " pools=" + clip(strings.Join(names, ","))
 	if len(names) == 0 {
-		c.fail(http.StatusNotFound, "There is no server of this name; GET /v1/origins tells which there are.")
+		place := ""
+		if only != "" {
+			place = " in that pool"
+		}
+		c.fail(http.StatusNotFound, "There is no server of this name"+place+"; GET /v1/origins tells which there are.")
 		return
 	}
 	if err := c.h.Pools.Drain(server, names, on); err != nil {
