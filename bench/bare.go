@@ -57,8 +57,8 @@ func runBare(ctx context.Context, args []string, in io.Reader) error {
 	return err
 }
 
-// writeBare answers with the object of the path and the fields that a cache's hit
-// has.
+// writeBare answers with the object of the path and the fields that the node's hit
+// has, of the same length: its name here has as many letters.
 func writeBare(w http.ResponseWriter, r *http.Request, noise patterns) {
 	o, err := parseObject(r.URL.Path)
 	if err != nil {
@@ -72,7 +72,7 @@ func writeBare(w http.ResponseWriter, r *http.Request, noise patterns) {
 	h["Etag"] = []string{o.etag()}
 	h["Last-Modified"] = []string{"Thu, 01 Jan 2026 00:00:00 GMT"}
 	h["Age"] = []string{"1"}
-	h["Cache-Status"] = []string{"bare; hit; ttl=3599"}
-	h["Via"] = []string{"1.1 bare"}
+	h["Cache-Status"] = []string{"nethttp; hit; ttl=3599"}
+	h["Via"] = []string{"1.1 nethttp"}
 	_, _ = w.Write(noise.body(o))
 }

@@ -98,7 +98,7 @@ func parseOptions(args []string, notes io.Writer) (options, error) {
 	f.BoolVar(&o.json, "json", false, "print JSON in place of the table")
 	f.BoolVar(&o.profile, "profile", false, "save CPU and allocation profiles of the node for each scenario, in place of figures")
 	f.BoolVar(&o.quick, "quick", false, "one round of pieces of 200ms, with fewer sizes of hits")
-	f.DurationVar(&o.within, "within", 14*time.Minute, "leave out rounds that would not end by then; every scenario has one")
+	f.DurationVar(&o.within, "within", 13*time.Minute, "leave out what would not end by then; every scenario has one round")
 	f.StringVar(&o.document, "write", "", "also put the table into this document, as bench/README.md, between its marks")
 	f.BoolVar(&o.list, "list", false, "list the scenarios")
 	f.StringVar(&o.built, "node", "", "a built seawall to load, in place of building ./cmd/seawall")

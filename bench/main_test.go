@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +117,78 @@ func TestSmoke(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(dir, "seawall-bench-*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("the run left %q, error %v; want nothing", left, err)
+	}
+}
+
+// TestBareHandlerWritesAsMuchAsAHit compares what both send on the wire.
+func TestBareHandlerWritesAsMuchAsAHit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds a node")
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("the comparison needs Linux")
+	}
+	ctx, dir := t.Context(), t.TempDir()
+	r := &runner{options: options{}, notes: io.Discard, started: time.Now(), noise: newPatterns()}
+	t.Setenv("TMPDIR", dir)
+	if err := r.begin(ctx); err != nil {
+		t.Fatal(err)
+	}
+	defer r.end()
+	o := object{policy: "hour", size: 1024, id: 7}
+	var fields [2][]string
+	var lengths [2]int
+	for i, p := range peers()[:2] {
+		s, err := startServer(ctx, setting{dir: dir, origin: r.origin.addr, memory: usualMemory, certs: r.certs, cores: r.serverCores, binary: r.binary}, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.stop()
+		for range 2 { // the second is a hit
+			if fields[i], lengths[i], err = wire(s.clear, o); err != nil {
+				t.Fatalf("%s: %v", p.name, err)
+			}
+		}
+	}
+	if !slices.Equal(fields[0], fields[1]) {
+		t.Errorf("fields: Seawall sends %q, the bare handler %q; want the same", fields[0], fields[1])
+	}
+	// ttl may have a digit less in one of them.
+	if d := lengths[0] - lengths[1]; d < -4 || d > 4 {
+		t.Errorf("GET %s: Seawall sends %d bytes, the bare handler %d; want the same within 4", o.path(), lengths[0], lengths[1])
+	}
+}
+
+// wire returns the names of a response's fields, sorted, and how many bytes all
+// of it has.
+func wire(addr string, o object) ([]string, int, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", o.path(), addr); err != nil {
+		return nil, 0, err
+	}
+	var all bytes.Buffer
+	buf := make([]byte, 64<<10)
+	for {
+		head, body, ok := strings.Cut(all.String(), "\r\n\r\n")
+		if ok && len(body) >= o.size {
+			var names []string
+			for _, line := range strings.Split(head, "\r\n")[1:] {
+				name, _, _ := strings.Cut(line, ":")
+				names = append(names, name)
+			}
+			slices.Sort(names)
+			return names, all.Len(), nil
+		}
+		n, err := conn.Read(buf)
+		all.Write(buf[:n])
+		if err != nil {
+			return nil, 0, err
+		}
 	}
 }
 

@@ -137,6 +137,7 @@ type server struct {
 	tls     string
 	admin   string // the node's admin listener
 	purge   func(path string) (method, url, contentType, body string)
+	kept    func(ctx context.Context) (int64, error) // see bytesKept
 }
 
 // url returns what a client of the protocol asks.

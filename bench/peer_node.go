@@ -108,7 +108,7 @@ func startNode(_ context.Context, s *setting) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{process: p, purge: func(path string) (method, url, contentType, body string) {
+	return &server{process: p, kept: keptByMetrics(s.admin), purge: func(path string) (method, url, contentType, body string) {
 		return http.MethodPost, fmt.Sprintf("http://127.0.0.1:%d/v1/purges", s.admin), "application/json",
 			fmt.Sprintf(`{"urls":["http://127.0.0.1:%d%s"]}`, s.clear, path)
 	}}, nil

@@ -108,7 +108,7 @@ func startNginx(_ context.Context, s *setting) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{process: p}, nil
+	return &server{process: p, kept: keptInFiles(filepath.Join(s.dir, "cache"))}, nil
 }
 
 const varnishVCL = `vcl 4.1;
@@ -133,7 +133,7 @@ func startVarnish(_ context.Context, s *setting) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{process: p, purge: purgeByMethod(s.clear)}, nil
+	return &server{process: p, purge: purgeByMethod(s.clear), kept: keptByVarnish(filepath.Join(s.dir, "work"))}, nil
 }
 
 // purgeByMethod is a PURGE of the object itself.
@@ -147,6 +147,7 @@ const haproxyConf = `global
 	nbthread 1
 	maxconn {halfFiles}
 	log stdout format raw local0
+	stats socket {dir}/runtime.sock level admin
 cache objects
 	total-max-size {memoryMiB}
 	max-object-size 2097152
@@ -179,7 +180,7 @@ func startHAProxy(_ context.Context, s *setting) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{process: p}, nil
+	return &server{process: p, kept: keptByHAProxy(filepath.Join(s.dir, "runtime.sock"))}, nil
 }
 
 const (
@@ -255,6 +256,13 @@ func startTrafficServer(_ context.Context, s *setting) (*server, error) {
 		}
 		files[name] = string(text)
 	}
+	srv := &server{purge: purgeByMethod(s.clear)}
+	if s.memory == smallMemory {
+		// The plugin that tells what is kept looks at every request: only where
+		// that is asked for.
+		files["etc/plugin.config"] = "stats_over_http.so\n"
+		srv.kept = keptByTrafficServer(s.clear)
+	}
 	if err := s.write(files); err != nil {
 		return nil, err
 	}
@@ -262,5 +270,6 @@ func startTrafficServer(_ context.Context, s *setting) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{process: p, purge: purgeByMethod(s.clear)}, nil
+	srv.process = p
+	return srv, nil
 }

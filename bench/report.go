@@ -29,7 +29,14 @@ type row struct {
 	About    string
 	Peer     string
 	Figures  map[string]spread
-	samples  []sample
+	Beside   map[string]spread `json:",omitempty"` // over Seawall's, by the ratios of rounds that both had
+	rounds   []round
+}
+
+// A round is what one measured of one peer.
+type round struct {
+	number int
+	sample sample
 }
 
 // A spread is the median of rounds, and the bounds they stayed in.
@@ -54,15 +61,45 @@ func newReport(ctx context.Context, o options, rivals []*peer) *report {
 }
 
 // add counts a round.
-func (r *report) add(sc scenario, peer string, m sample) {
+func (r *report) add(sc scenario, peer string, number int, m sample) {
 	i := slices.IndexFunc(r.Rows, func(w *row) bool { return w.Scenario == sc.name && w.Peer == peer })
 	if i < 0 {
 		i = len(r.Rows)
 		r.Rows = append(r.Rows, &row{Scenario: sc.name, Group: sc.group, About: sc.about, Peer: peer})
 	}
 	w := r.Rows[i]
-	w.samples = append(w.samples, m)
-	w.Figures = spreads(w.samples)
+	w.rounds = append(w.rounds, round{number, m})
+	var samples []sample
+	for _, round := range w.rounds {
+		samples = append(samples, round.sample)
+	}
+	w.Figures = spreads(samples)
+	for _, w := range r.Rows {
+		if own := r.find(sc.name, node); w.Scenario == sc.name && own != nil {
+			w.Beside = w.over(own)
+		}
+	}
+}
+
+// over returns w's figures over those of other: of the ratios of the rounds that
+// both had, in which they were neighbours in time, the median and the bounds. A
+// figure that was 0 has no ratio.
+func (w *row) over(other *row) map[string]spread {
+	var ratios []sample
+	for _, mine := range w.rounds {
+		i := slices.IndexFunc(other.rounds, func(theirs round) bool { return theirs.number == mine.number })
+		if i < 0 {
+			continue
+		}
+		ratio := make(sample)
+		for name, v := range mine.sample {
+			if against := other.rounds[i].sample[name]; against > 0 {
+				ratio[name] = v / against
+			}
+		}
+		ratios = append(ratios, ratio)
+	}
+	return spreads(ratios)
 }
 
 // skip notes why a peer has no row, once.
@@ -123,7 +160,7 @@ func has(rows []*row) []figure {
 // markdown returns the tables, with the machine above them.
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s. %d rounds, interleaved, %.3g s a piece: medians (smallest–largest).\n", r.Machine, r.Rounds, r.Seconds)
+	fmt.Fprintf(&b, "%s. %s, %.3g s a piece: medians (smallest–largest).\n", r.Machine, r.roundsHeld(), r.Seconds)
 	if len(r.Versions) > 0 {
 		fmt.Fprintf(&b, "Versions: %s.\n", strings.Join(r.Versions, "; "))
 	}
@@ -136,7 +173,7 @@ func (r *report) markdown() string {
 	if len(tools) > 0 {
 		fmt.Fprintf(&b, "Floods: %s; latencies, where there is a flood, by the own open-loop generator.\n", strings.Join(tools, ", "))
 	}
-	fmt.Fprintf(&b, "The columns × are the peer's figure over Seawall's: below 1 for CPU, the peer needs less; above 1 for requests/s, it does more.\n")
+	b.WriteString("The columns × are the peer's figure over Seawall's in the same round, where they are neighbours in time: the median of the rounds' ratios. Below 1 for CPU, the peer needs less; above 1 for requests/s, it does more.\n")
 	b.WriteString(r.besideBare())
 	for _, rows := range r.groups() {
 		r.table(&b, rows)
@@ -150,14 +187,53 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
-// besideBare tells what a small hit costs of what it costs a bare handler, as
-// medians, "" where neither was measured.
+// roundsHeld tells how many rounds the scenarios had, and which had more than the
+// others.
+func (r *report) roundsHeld() string {
+	var names []string
+	had := make(map[string]int)
+	for _, w := range r.Rows {
+		if had[w.Scenario] == 0 {
+			names = append(names, w.Scenario)
+		}
+		had[w.Scenario] = max(had[w.Scenario], len(w.rounds))
+	}
+	least, most := r.Rounds, 0
+	for _, n := range had {
+		least, most = min(least, n), max(most, n)
+	}
+	plural := func(n int) string {
+		if n == 1 {
+			return "1 round"
+		}
+		return fmt.Sprintf("%d rounds", n)
+	}
+	switch {
+	case most == r.Rounds && least == most:
+		return plural(most) + ", interleaved"
+	case least >= most:
+		return fmt.Sprintf("%s of %d, interleaved: for more there was no time", plural(most), r.Rounds)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return had[name] < most })
+	return fmt.Sprintf("%s, interleaved (%d of %s: for more there was no time)", plural(least), most, strings.Join(names, ", "))
+}
+
+// besideBare tells what a hit costs of what it costs a bare handler in the same
+// round, "" where neither was measured.
 func (r *report) besideBare() string {
 	var parts []string
 	for _, w := range r.Rows {
-		own, floor := w.Figures["cpu"].Median, r.find(w.Scenario, bare)
-		if w.Peer == node && strings.HasPrefix(w.Scenario, "hits-") && floor != nil && floor.Figures["cpu"].Median > 0 {
-			parts = append(parts, fmt.Sprintf("%.2f× in %s", own/floor.Figures["cpu"].Median, w.Scenario))
+		floor := r.find(w.Scenario, bare)
+		if w.Peer != node || !strings.HasPrefix(w.Scenario, "hits-") || floor == nil {
+			continue
+		}
+		ratio, ok := w.over(floor)["cpu"]
+		switch {
+		case !ok:
+		case ratio.Min == ratio.Max:
+			parts = append(parts, fmt.Sprintf("%.2f× in %s", ratio.Median, w.Scenario))
+		default:
+			parts = append(parts, fmt.Sprintf("%.2f× (%.2f–%.2f) in %s", ratio.Median, ratio.Min, ratio.Max, w.Scenario))
 		}
 	}
 	if len(parts) == 0 {
@@ -213,8 +289,8 @@ func (r *report) cell(b *strings.Builder, w *row, f figure) {
 	if !ratioed(f) {
 		return
 	}
-	if own := r.find(w.Scenario, node); ok && own != nil && own.Figures[f.name].Median > 0 {
-		fmt.Fprintf(b, " %.2f |", s.Median/own.Figures[f.name].Median)
+	if beside, ok := w.Beside[f.name]; ok {
+		fmt.Fprintf(b, " %.2f |", beside.Median)
 		return
 	}
 	b.WriteString(" |")
@@ -229,7 +305,7 @@ func (r *report) find(scenario, peer string) *row {
 	return r.Rows[i]
 }
 
-// ahead returns the peers whose medians are better than Seawall's, by scenario
+// ahead returns the peers whose figures are better than Seawall's, by scenario
 // and figure, with how much. No victory of a peer is left out.
 func (r *report) ahead(rows []*row, columns []figure) []string {
 	var lines []string
@@ -240,13 +316,11 @@ func (r *report) ahead(rows []*row, columns []figure) []string {
 		}
 		var in []string
 		for _, f := range columns {
-			if f.name == "p999" || f.name == "purge99" {
-				continue // of a few requests each
+			if f.name == "p999" || f.name == "purge99" || f.better == 0 {
+				continue // of a few requests each, or no merit
 			}
-			theirs, ok := w.Figures[f.name]
-			ours, both := own.Figures[f.name]
-			if ok && both && ours.Median != theirs.Median && (theirs.Median > ours.Median) == (f.better > 0) && f.better != 0 {
-				in = append(in, fmt.Sprintf("%s %s", f.title, times(theirs.Median, ours.Median)))
+			if how := w.better(own, f); how != "" {
+				in = append(in, f.title+" "+how)
 			}
 		}
 		if len(in) > 0 {
@@ -256,11 +330,25 @@ func (r *report) ahead(rows []*row, columns []figure) []string {
 	return lines
 }
 
-func times(theirs, ours float64) string {
-	if ours == 0 {
-		return fmt.Sprintf("%.3g against 0", theirs)
+// better tells by how much w is better than own in a figure, "" if it is not.
+func (w *row) better(own *row, f figure) string {
+	theirs, ok := w.Figures[f.name]
+	ours, both := own.Figures[f.name]
+	if !ok || !both {
+		return ""
 	}
-	return fmt.Sprintf("%.2f×", theirs/ours)
+	beside, ok := w.Beside[f.name]
+	switch {
+	case !ok && (theirs.Median > ours.Median) == (f.better > 0) && theirs.Median != ours.Median:
+		return fmt.Sprintf("%.3g against %.3g", theirs.Median, ours.Median)
+	case !ok || (beside.Median > 1) != (f.better > 0) || beside.Median == 1:
+		return ""
+	}
+	how := fmt.Sprintf("%.2f×", beside.Median)
+	if more := w.Beside["kept"].Median; more > 1.05 && (f.name == "hit" || f.name == "byteHit" || f.name == "asked") {
+		how += fmt.Sprintf(" with %.2f× the bytes kept", more)
+	}
+	return how
 }
 
 func upperFirst(s string) string {

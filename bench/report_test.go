@@ -16,10 +16,10 @@ import (
 func sampleReport() *report {
 	r := &report{Machine: "2 cores", Rounds: 2, Seconds: 1}
 	sc := scenario{name: "hits-h1-1k", group: "hits-h1", about: "hits"}
-	r.add(sc, node, sample{"rps": 1000, "cpu": 50, "p50": 1})
-	r.add(sc, node, sample{"rps": 1200, "cpu": 40, "p50": 1})
-	r.add(sc, "nginx", sample{"rps": 2200, "cpu": 20, "p50": 2})
-	r.add(sc, "nginx", sample{"rps": 2200, "cpu": 25, "p50": 2})
+	r.add(sc, node, 0, sample{"rps": 1000, "cpu": 50, "p50": 1})
+	r.add(sc, node, 1, sample{"rps": 1200, "cpu": 40, "p50": 1})
+	r.add(sc, "nginx", 0, sample{"rps": 2200, "cpu": 20, "p50": 2})
+	r.add(sc, "nginx", 1, sample{"rps": 2200, "cpu": 25, "p50": 2})
 	r.skip("hits-h1", "varnish", "is not here")
 	r.skip("hits-h1", "varnish", "is not here")
 	return r
@@ -30,8 +30,8 @@ func TestTableTellsMediansRatiosAndWhoIsAhead(t *testing.T) {
 	for _, want := range []string{
 		"| scenario | peer | requests/s | × | CPU µs/request | × | p50 ms |\n|---|---|---:|---:|---:|---:|---:|\n",
 		"| hits-h1-1k | seawall | 1100 (1000–1200) | 1.00 | 45.0 (40.0–50.0) | 1.00 | 1.00 |\n",
-		"| hits-h1-1k | nginx | 2200 | 2.00 | 22.5 (20.0–25.0) | 0.50 | 2.00 |\n",
-		"Ahead of Seawall: nginx in hits-h1-1k (requests/s 2.00×, CPU µs/request 0.50×).\n",
+		"| hits-h1-1k | nginx | 2200 | 2.02 | 22.5 (20.0–25.0) | 0.51 | 2.00 |\n",
+		"Ahead of Seawall: nginx in hits-h1-1k (requests/s 2.02×, CPU µs/request 0.51×).\n",
 		"Left out: hits-h1: varnish is not here.\n",
 	} {
 		if !strings.Contains(got, want) {
@@ -40,14 +40,81 @@ func TestTableTellsMediansRatiosAndWhoIsAhead(t *testing.T) {
 	}
 }
 
+// TestRatiosAreOfNeighbours: a machine that is twice as slow in one round doubles
+// the figures of all in that round, and no ratio.
+func TestRatiosAreOfNeighbours(t *testing.T) {
+	sc := scenario{name: "hits-h1-1k", group: "hits-h1"}
+	r := &report{Rounds: 4}
+	for number, slow := range []float64{1, 2, 1, 2} {
+		r.add(sc, node, number, sample{"cpu": 30 * slow, "p50": 0})
+		if number != 1 { // missing from one: the medians are of unlike rounds
+			r.add(sc, bare, number, sample{"cpu": (20 + float64(number)) * slow, "p50": 1})
+		}
+	}
+	r.add(scenario{name: "hits-h2-1k", group: "hits-h2"}, node, 0, sample{"cpu": 7}) // without a bare handler
+	own, floor := r.find(sc.name, node), r.find(sc.name, bare)
+	got := own.over(floor)["cpu"]
+	if want := (spread{30. / 22, 30. / 23, 30. / 20}); got != want {
+		t.Errorf("Seawall over the bare handler: got %+v, want %+v", got, want)
+	}
+	if got, want := floor.Beside["cpu"], (spread{22. / 30, 20. / 30, 23. / 30}); got != want {
+		t.Errorf("the bare handler beside Seawall: got %+v, want %+v", got, want)
+	}
+	if got := floor.Beside["p50"]; got != (spread{}) {
+		t.Errorf("over nothing: got %+v, want no ratio", got)
+	}
+	if got, want := r.besideBare(), "beside the bare handler's: 1.36× (1.30–1.50) in hits-h1-1k.\n"; !strings.HasSuffix(got, want) {
+		t.Errorf("got %q, want at its end %q", got, want)
+	}
+}
+
+func TestMoreBytesKeptAreSaid(t *testing.T) {
+	sc := scenario{name: "zipf", group: "zipf"}
+	r := &report{Rounds: 1}
+	r.add(sc, node, 0, sample{"hit": 60, "kept": 64, "cpu": 2})
+	r.add(sc, "nginx", 0, sample{"hit": 66, "kept": 128, "cpu": 1})
+	r.add(sc, "haproxy", 0, sample{"hit": 63, "kept": 64, "cpu": 3})
+	got := r.markdown()
+	for _, want := range []string{"hit ratio % 1.10× with 2.00× the bytes kept)", "CPU µs/request 0.50×, ", "haproxy in zipf (hit ratio % 1.05×)"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got\n%s\nwant in it\n%s", got, want)
+		}
+	}
+}
+
+func TestRoundsThatWereHeldAreSaid(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		held []int // by scenario
+		want string
+	}{
+		{"all", []int{3, 3}, "3 rounds, interleaved"},
+		{"fewer", []int{2, 2}, "2 rounds of 3, interleaved: for more there was no time"},
+		{"uneven", []int{1, 2, 1}, "1 round, interleaved (2 of b: for more there was no time)"},
+		{"none", nil, "0 rounds of 3, interleaved: for more there was no time"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &report{Rounds: 3}
+			for i, n := range tt.held {
+				for number := range n {
+					r.add(scenario{name: string(rune('a' + i))}, node, number, sample{"cpu": 1})
+				}
+			}
+			if got := r.roundsHeld(); got != tt.want {
+				t.Errorf("rounds %v: got %q, want %q", tt.held, got, tt.want)
+			}
+		})
+	}
+}
+
 func TestErrorsHaveAColumnWhenThereAreSome(t *testing.T) {
 	sc := scenario{name: "misses", group: "misses"}
 	r := &report{}
-	r.add(sc, node, sample{"cpu": 1, "errors": 0})
+	r.add(sc, node, 0, sample{"cpu": 1, "errors": 0})
 	if got := r.markdown(); strings.Contains(got, "errors") {
 		t.Errorf("without errors: got\n%s\nwant no column for them", got)
 	}
-	r.add(sc, "nginx", sample{"cpu": 1, "errors": 3})
+	r.add(sc, "nginx", 0, sample{"cpu": 1, "errors": 3})
 	if got := r.markdown(); !strings.Contains(got, "| errors |") {
 		t.Errorf("with errors: got\n%s\nwant a column for them", got)
 	}

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -27,10 +27,10 @@ type runner struct {
 	serverCores, loadCores []int
 	noise                  patterns
 	tools                  map[protocol]string // what loaded it
-	rested                 map[*server]int64   // memory before the first idle connection
 	report                 *report
-	ends                   time.Time // when the rounds should
-	left                   int       // scenarios that have not ended
+	plan                   *plan
+	failed                 map[string]bool // a scenario and a peer that failed in it, by failure
+	function               string          // the edge function's module, once it is built
 }
 
 // note writes a line of progress.
@@ -41,7 +41,7 @@ func (r *runner) note(format string, args ...any) {
 // compare runs what is asked for and writes the results. When ctx ends early, what
 // was measured until then is written too.
 func compare(ctx context.Context, o options, out, notes io.Writer) error {
-	r := &runner{options: o, notes: notes, started: time.Now(), noise: newPatterns(), tools: make(map[protocol]string), rested: make(map[*server]int64)}
+	r := &runner{options: o, notes: notes, started: time.Now(), noise: newPatterns(), tools: make(map[protocol]string), failed: make(map[string]bool)}
 	chosen, err := chooseScenarios(o.scenarios, o.quick)
 	if err != nil {
 		return err
@@ -58,11 +58,9 @@ func compare(ctx context.Context, o options, out, notes io.Writer) error {
 		return r.profileAll(ctx, chosen)
 	}
 	r.report = newReport(ctx, o, rivals)
-	r.ends, r.left = r.started.Add(o.within), len(chosen)
-	for _, group := range bySetting(chosen) {
-		if err = r.runGroup(ctx, group, rivals); err != nil {
-			break
-		}
+	r.plan = newPlan(o.rounds, r.started.Add(o.within))
+	for round := 0; err == nil && r.plan.more(round); round++ {
+		err = r.runRound(ctx, round, bySetting(chosen), rivals)
 	}
 	r.report.Tools = r.tools
 	return errors.Join(err, r.write(out))
@@ -155,28 +153,47 @@ func (r *runner) end() {
 	_ = os.RemoveAll(r.dir)
 }
 
+// runRound runs every scenario once, as far as there is time.
+func (r *runner) runRound(ctx context.Context, round int, groups [][]scenario, rivals []*peer) error {
+	for _, group := range groups {
+		fit := r.plan.fits(time.Now(), round, group)
+		if len(fit) == 0 {
+			continue
+		}
+		began := time.Now()
+		took, err := r.runGroup(ctx, round, fit, rivals)
+		if err != nil {
+			return err
+		}
+		r.plan.measured(startOf(group), time.Since(began)-took)
+	}
+	return nil
+}
+
 // runGroup starts the servers that a group of scenarios needs, runs it, and ends
-// them.
-func (r *runner) runGroup(ctx context.Context, group []scenario, rivals []*peer) error {
+// them. It returns how long the scenarios took.
+func (r *runner) runGroup(ctx context.Context, round int, group []scenario, rivals []*peer) (time.Duration, error) {
 	dir, err := os.MkdirTemp(r.dir, "servers-")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	set := setting{dir: dir, origin: r.origin.addr, memory: usualMemory, certs: r.certs, cores: r.serverCores, binary: r.binary}
 	if group[0].small {
 		set.memory = smallMemory
 	}
 	if group[0].wasm {
-		if set.function, err = buildFunction(ctx, dir); err != nil {
+		if set.function, err = r.builtFunction(ctx); err != nil {
 			r.note("%s is skipped: %v", group[0].name, err)
-			return ctx.Err()
+			return 0, ctx.Err()
 		}
 	}
 	var servers []*server
 	defer func() {
+		var ending sync.WaitGroup
 		for _, s := range servers {
-			s.stop()
+			ending.Go(s.stop)
 		}
+		ending.Wait()
 		_ = os.RemoveAll(dir)
 	}()
 	for _, p := range rivals {
@@ -186,19 +203,34 @@ func (r *runner) runGroup(ctx context.Context, group []scenario, rivals []*peer)
 		started, err := r.startAll(ctx, set, p)
 		servers = append(servers, started...)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return 0, ctx.Err()
 		}
 		if err != nil {
 			r.note("%s is skipped: %v", p.name, err)
 			r.report.skip(group[0].group, p.name, "did not start")
 		}
 	}
+	began := time.Now()
 	for _, sc := range group {
-		if err := r.runScenario(ctx, sc, servers); err != nil {
-			return err
+		from := time.Now()
+		if !r.plan.stillFits(from, round, sc) {
+			continue
 		}
+		if err := r.runScenario(ctx, round, sc, servers); err != nil {
+			return 0, err
+		}
+		r.plan.measured(sc.name, time.Since(from))
 	}
-	return nil
+	return time.Since(began), nil
+}
+
+// builtFunction returns the module of the edge function, built once.
+func (r *runner) builtFunction(ctx context.Context) (string, error) {
+	var err error
+	if r.function == "" {
+		r.function, err = buildFunction(ctx, r.dir)
+	}
+	return r.function, err
 }
 
 // startAll starts a peer; when there is a function, once without it and, under
@@ -220,58 +252,37 @@ func (r *runner) startAll(ctx context.Context, set setting, p *peer) ([]*server,
 	return []*server{without, with}, nil
 }
 
-// runScenario runs one in rounds; in each, every server has its turn, and the
-// first turn goes round.
-func (r *runner) runScenario(ctx context.Context, sc scenario, servers []*server) error {
+// runScenario runs a round of one, in which every server has its turn.
+func (r *runner) runScenario(ctx context.Context, round int, sc scenario, servers []*server) error {
 	able := slices.DeleteFunc(slices.Clone(servers), func(s *server) bool { return sc.refuses(s.peer) != "" })
 	for _, s := range servers {
 		if why := sc.refuses(s.peer); why != "" {
 			r.report.skip(sc.group, s.peer.name, why)
 		}
 	}
-	failed := make(map[*server]bool)
-	share := r.share(time.Now())
-	defer func() { r.left-- }()
-	for round := range r.rounds {
-		began := time.Now()
-		for turn := range able {
-			s := able[(round+turn)%len(able)]
-			if failed[s] {
-				continue
-			}
-			m, err := sc.run(ctx, r, s, round)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err != nil {
-				r.note("%s, %s: %v", sc.name, s.peer.name, err)
-				r.report.skip(sc.group, s.peer.name, "failed in "+sc.name)
-				failed[s] = true
-				continue
-			}
-			r.report.add(sc, s.peer.name, m)
-			r.note("%-14s round %d  %-13s %s", sc.name, round+1, s.peer.name, m)
+	for number := range able {
+		s := able[turn(round, number, len(able))]
+		failure := sc.name + " by " + s.peer.name
+		if r.failed[failure] {
+			continue
 		}
-		if now := time.Now(); round+1 < r.rounds && !r.fits(now, share, now.Sub(began)) {
-			r.report.skip(sc.group, sc.name, fmt.Sprintf("has %d of %d rounds: for more there was no time", round+1, r.rounds))
-			break
+		m, err := sc.run(ctx, r, s, round)
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
+		if err != nil {
+			r.note("%s, %s: %v", sc.name, s.peer.name, err)
+			r.report.skip(sc.group, s.peer.name, "failed in "+sc.name)
+			r.failed[failure] = true
+			continue
+		}
+		r.report.add(sc, s.peer.name, round, m)
+		r.note("%-14s round %d  %-13s %s", sc.name, round+1, s.peer.name, m)
 	}
 	if sc.group == "zipf" {
-		r.simulate(sc)
+		r.simulate(sc, round)
 	}
 	return nil
-}
-
-// share is when the scenario that begins now should end, so that those behind it
-// have as much time each.
-func (r *runner) share(now time.Time) time.Time {
-	return now.Add(r.ends.Sub(now) / time.Duration(max(r.left, 1)))
-}
-
-// fits tells whether one more round, as long as the one before, ends by then.
-func (r *runner) fits(now, by time.Time, round time.Duration) bool {
-	return !now.Add(round).After(by)
 }
 
 // String has the figures that a line of progress has room for.
@@ -322,65 +333,6 @@ func (r *runner) whileIdle(ctx context.Context, s *server, count int) (int64, er
 	}
 	pause(ctx, time.Second) // what the requests needed is given back
 	return residentBytes(s.pid)
-}
-
-// runZipf plays a trace, its first part before anything counts. Each round is the
-// next part: what a cache learned stays.
-func runZipf(ctx context.Context, r *runner, s *server, round int) (sample, error) {
-	if round == 0 {
-		if _, err := load(ctx, r.dir, r.loadCores, r.zipfPart(s, 0)); err != nil {
-			return nil, err
-		}
-	}
-	before, err := r.origin.stats(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var seen loadResult
-	m, err := r.measured(ctx, s, func() (loadResult, error) {
-		var err error
-		seen, err = load(ctx, r.dir, r.loadCores, r.zipfPart(s, round+1))
-		return seen, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	after, err := r.origin.stats(ctx)
-	asked := after.minus(before)
-	m["hit"] = 100 * (1 - float64(asked.Requests)/float64(max(seen.Requests, 1)))
-	m["byteHit"] = 100 * (1 - float64(asked.Bytes)/float64(max(seen.Bytes, 1)))
-	return m, err
-}
-
-// zipfRequests is how many requests a part of the trace has.
-func (r *runner) zipfRequests() int {
-	return int(min(max(6000*r.length.Seconds(), 2000), 20_000))
-}
-
-func (r *runner) zipfPart(s *server, part int) loadSpec {
-	return loadSpec{Kind: "closed", URL: s.url(h1), Protocol: h1, Connections: 8, Requests: r.zipfRequests(), Check: true,
-		Keys: zipfKeys(part)}
-}
-
-func zipfKeys(part int) keySpec {
-	return keySpec{Policy: "hour", Kind: "zipf", Count: 20_000, Skew: 0.9, Seed: uint64(part)}
-}
-
-// simulate adds what known algorithms make of the same trace.
-func (r *runner) simulate(sc scenario) {
-	var trace []int
-	for part := range r.rounds + 1 {
-		trace = append(trace, zipfTrace(zipfKeys(part), r.zipfRequests())...)
-	}
-	from := r.zipfRequests()
-	results := map[string]ratio{
-		"(LRU)":     simulateLRU(trace, from, smallMemory),
-		"(S3-FIFO)": simulateS3FIFO(trace, from, smallMemory),
-		"(Belady)":  simulateBelady(trace, from, smallMemory),
-	}
-	for _, name := range slices.Sorted(maps.Keys(results)) {
-		r.report.add(sc, name, sample{"hit": 100 * results[name].Requests, "byteHit": 100 * results[name].Bytes})
-	}
 }
 
 // write prints the report and saves its files.

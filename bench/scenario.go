@@ -29,6 +29,8 @@ func figures() []figure {
 		{"added50", "added p50 ms", -1, 2},
 		{"hit", "hit ratio %", 1, 1},
 		{"byteHit", "byte hit ratio %", 1, 1},
+		{"kept", "kept MiB", 0, 0},
+		{"lru", "LRU with as much %", 0, 1},
 		{"asked", "origin requests", -1, 0},
 		{"confirmed", "of them 304", 0, 0},
 		{"connections", "connections", 0, 0},
@@ -176,13 +178,12 @@ func hits(spec loadSpec) func(ctx context.Context, r *runner, s *server, round i
 		if err := r.checkHit(ctx, s, spec); err != nil {
 			return nil, err
 		}
-		if round == 0 {
-			// A server's memory takes its size: not what one more hit costs.
-			first := spec
-			first.Length /= 2
-			if _, _, err := flood(ctx, r.dir, r.loadCores, first); err != nil {
-				return nil, err
-			}
+		// A server's memory takes its size: not what one more hit costs. wrk
+		// cannot be this short.
+		first := spec
+		first.Kind, first.Length = "closed", r.length/5
+		if _, err := load(ctx, r.dir, r.loadCores, first); err != nil {
+			return nil, err
 		}
 		m, err := r.measured(ctx, s, func() (loadResult, error) {
 			result, tool, err := flood(ctx, r.dir, r.loadCores, spec)
@@ -308,18 +309,13 @@ func runIdle(ctx context.Context, r *runner, s *server, _ int) (sample, error) {
 	if r.length < time.Second {
 		count = min(count, 2000)
 	}
-	// A server may keep what its first connections made it take: every round is
-	// measured from the same beginning.
-	if r.rested[s] == 0 {
-		before, err := residentBytes(s.pid)
-		if err != nil {
-			return nil, err
-		}
-		r.rested[s] = before
+	before, err := residentBytes(s.pid)
+	if err != nil {
+		return nil, err
 	}
 	during, err := r.whileIdle(ctx, s, count)
 	if err != nil {
 		return nil, err
 	}
-	return sample{"connections": float64(count), "each": float64(during-r.rested[s]) / 1024 / float64(count), "rss": float64(during) / (1 << 20)}, nil
+	return sample{"connections": float64(count), "each": float64(during-before) / 1024 / float64(count), "rss": float64(during) / (1 << 20)}, nil
 }
