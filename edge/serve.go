@@ -1,27 +1,17 @@
 package edge
 
 import (
-	"context"
-	"errors"
-	"io"
-	"log/slog"
 	"math"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
-	"os"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"seawall/edge/rfc9111"
 	"seawall/edge/store"
 )
-
-// writeStall is how long one write of at most a block to a client may take.
-// A client that takes nothing for so long is cut.
-const writeStall = 30 * time.Second
 
 // readFrom gives readers of the object being served: the seat of a fill, or
 // the object's body.
@@ -260,70 +250,6 @@ func (x *exchange) write(p []byte) bool {
 	n, err := x.w.Write(p)
 	x.bytes += int64(n)
 	return err == nil
-}
-
-// stream copies r to the client as it arrives. It reports false when the
-// client is gone; a body that breaks breaks the client's connection too, so
-// that nobody takes the part for the whole.
-func (x *exchange) stream(r *store.Reader, to io.Writer) bool {
-	rc := http.NewResponseController(x.w)
-	defer func() {
-		r.Close() // no cut after this, so none can end the next answer's write
-		_ = rc.SetWriteDeadline(time.Time{})
-	}()
-	var cut atomic.Bool
-	r.OnCut = func() {
-		cut.Store(true)
-		_ = rc.SetWriteDeadline(time.Now()) // ends the write it is stuck in
-	}
-	for {
-		if r.Waiting() {
-			_ = rc.SetWriteDeadline(time.Now().Add(writeStall))
-			_ = rc.Flush()                       // a client that is gone shows at the next write
-			_ = rc.SetWriteDeadline(time.Time{}) // in HTTP/2 it would end the stream while the body is waited for
-		}
-		p, err := r.Next(x.r.Context())
-		if err == io.EOF {
-			return true
-		}
-		if err != nil {
-			x.broken(err)
-			return false
-		}
-		_ = rc.SetWriteDeadline(time.Now().Add(writeStall)) // not every writer has one
-		if cut.Load() {
-			x.broken(store.ErrStalled) // the deadline just set must not outlive the cut
-		}
-		n, err := to.Write(p)
-		x.bytes += int64(n)
-		if err != nil {
-			if cut.Load() {
-				x.broken(store.ErrStalled)
-			}
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				x.h.Stats.Fault(FaultStalledRead)
-			}
-			return false
-		}
-	}
-}
-
-// broken ends an answer whose content broke: the connection is closed, or the
-// stream reset.
-func (x *exchange) broken(err error) {
-	switch {
-	case errors.Is(err, store.ErrStalled):
-		x.status.detail = "stalled-reader"
-		x.h.Stats.Fault(FaultStalledRead)
-	case x.r.Context().Err() != nil || errors.Is(err, context.Canceled):
-		x.status.detail = "client-gone"
-	default:
-		x.status.detail = "incomplete"
-		x.h.words.say(slog.LevelWarn, "response broken off", "site", x.site.Name, "url", clip(x.url()), "err", err)
-	}
-	// What is here goes out first, so that the client sees where it broke.
-	_ = http.NewResponseController(x.w).Flush()
-	panic(http.ErrAbortHandler)
 }
 
 // trailers sends trailer fields behind the content.

@@ -542,24 +542,54 @@ func (r *Reader) moveLocked() {
 
 // take gives what is here of the block at r.off.
 func (r *Reader) take(have int64, err error) ([]byte, error) {
+	p, err := r.at(r.off, have, err)
+	r.gave = int64(len(p))
+	return p, err
+}
+
+// at returns what is here of the block at off, at least a byte, or why there is
+// nothing: the body ends, broke with err, or gave the block up.
+func (r *Reader) at(off, have int64, err error) ([]byte, error) {
 	end := have
 	if r.end >= 0 && r.end < end {
 		end = r.end
 	}
-	if r.off >= end {
-		if err != nil && (r.end < 0 || r.off < r.end) {
+	if off >= end {
+		if err != nil && (r.end < 0 || off < r.end) {
 			return nil, err
 		}
 		return nil, io.EOF
 	}
-	block := r.body.blocks[r.off/blockSize]
+	block := r.body.blocks[off/blockSize]
 	if block == nil {
 		return nil, ErrGone
 	}
-	from := r.off % blockSize
-	p := block[from:min(int64(len(block)), end-r.off+from)]
-	r.gave = int64(len(p))
-	return p, nil
+	from := off % blockSize
+	return block[from:min(int64(len(block)), end-off+from)], nil
+}
+
+// NextBlocks is Next for a writer that takes several slices at once: it fills
+// into, of which it uses the capacity, with what Next would give in turn and
+// returns it, at least one slice unless there is an error. They are one while
+// the body grows: a reader holds up those behind it by no more than a block.
+// A settled body is held whole by any reader, so several hold nothing more.
+func (r *Reader) NextBlocks(ctx context.Context, into [][]byte) ([][]byte, error) {
+	p, err := r.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	into = append(into[:0], p)
+	if b := r.body; b.settled.Load() {
+		for len(into) < cap(into) {
+			p, err := r.at(r.off+r.gave, b.have, b.err)
+			if err != nil {
+				break // Next will say it
+			}
+			into = append(into, p)
+			r.gave += int64(len(p))
+		}
+	}
+	return into, nil
 }
 
 // Waiting reports whether the next Next would wait for bytes to arrive, so

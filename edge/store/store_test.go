@@ -287,6 +287,82 @@ func pattern(n int) []byte {
 	return p
 }
 
+func TestNextBlocksGivesWhatNextGives(t *testing.T) {
+	const size = 5*blockSize + 100
+	whole := pattern(size)
+	broken := newGrowing(size, nil)
+	for n := 0; n < 2*blockSize; {
+		space, _ := broken.space(t.Context(), 0)
+		n += copy(space, whole[n:])
+		broken.commit(len(space))
+	}
+	broken.finish(io.ErrUnexpectedEOF, nil)
+	for _, tt := range []struct {
+		name        string
+		body        *Body
+		off, length int64
+		room        int
+		first, all  int // slices of the first call, bytes of all
+		err         error
+	}{
+		{"whole", NewBody(whole), 0, -1, 16, 6, size, io.EOF},
+		{"little room", NewBody(whole), 0, -1, 4, 4, size, io.EOF},
+		{"room for one", NewBody(whole), 0, -1, 1, 1, size, io.EOF},
+		{"a range", NewBody(whole), blockSize - 1, blockSize + 2, 16, 3, blockSize + 2, io.EOF},
+		{"a range within a block", NewBody(whole), 10, 20, 16, 1, 20, io.EOF},
+		{"a range to a block's end", NewBody(whole), 1, blockSize - 1, 16, 1, blockSize - 1, io.EOF},
+		{"an empty range", NewBody(whole), 10, 0, 16, 0, 0, io.EOF},
+		{"one that broke", broken, 5, -1, 16, 2, 2*blockSize - 5, io.ErrUnexpectedEOF},
+		{"a range before the break", broken, 5, blockSize, 16, 2, blockSize, io.EOF},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := tt.body.Reader(tt.off, tt.length)
+			defer r.Close()
+			var got []byte
+			room, first := make([][]byte, 0, tt.room), -1
+			for {
+				blocks, err := r.NextBlocks(t.Context(), room)
+				if first < 0 {
+					first = len(blocks)
+				}
+				got = append(got, bytes.Join(blocks, nil)...)
+				if err != nil {
+					if err != tt.err {
+						t.Errorf("ended with %v, want %v", err, tt.err)
+					}
+					break
+				}
+			}
+			if first != tt.first || !bytes.Equal(got, whole[tt.off:][:tt.all]) {
+				t.Errorf("%d slices first, %d bytes in all; want %d, %d", first, len(got), tt.first, tt.all)
+			}
+		})
+	}
+}
+
+// A body that grows is given block by block: its fill waits for the slowest.
+func TestNextBlocksOfAGrowingBodyIsOne(t *testing.T) {
+	whole := pattern(3 * blockSize)
+	b := newGrowing(int64(len(whole)), nil)
+	r := b.Reader(0, -1)
+	defer r.Close()
+	for n := 0; n < len(whole); {
+		space, _ := b.space(t.Context(), 0)
+		n += copy(space, whole[n:])
+		b.commit(len(space))
+	}
+	room := make([][]byte, 0, 16)
+	one, err := r.NextBlocks(t.Context(), room)
+	if err != nil || len(one) != 1 || !bytes.Equal(one[0], whole[:blockSize]) {
+		t.Errorf("%d slices of a growing body, %v; want the first block", len(one), err)
+	}
+	b.finish(nil, nil)
+	rest, err := r.NextBlocks(t.Context(), room)
+	if err != nil || len(rest) != 2 || !bytes.Equal(bytes.Join(rest, nil), whole[blockSize:]) {
+		t.Errorf("%d slices when it is whole, %v; want the two that are left", len(rest), err)
+	}
+}
+
 func TestBodyThatLiesAboutItsLengthIsNeverStoredWrong(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
