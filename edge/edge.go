@@ -23,8 +23,9 @@ type Handler struct {
 	sites sites
 	pool  sync.Pool // of *exchange
 	words words
-	ages  texts // values of Age
-	hits  texts // of Cache-Status
+	ages  texts  // values of Age
+	hits  texts  // of Cache-Status
+	loop  string // this node in CDN-Loop
 
 	ctx    context.Context // ends upgrades and refreshes when the handler closes
 	cancel context.CancelFunc
@@ -59,7 +60,7 @@ func New(c Config) (*Handler, error) {
 	if len(c.Sites) == 0 {
 		faults = append(faults, errors.New("edge: no site"))
 	}
-	h := &Handler{Config: c, words: words{log: c.Log}, hits: texts{before: hitStatus}}
+	h := &Handler{Config: c, words: words{log: c.Log}, hits: texts{before: hitStatus}, loop: "seawall; node=" + c.Node}
 	var list []*site
 	for _, s := range c.Sites {
 		made, err := newSite(s, c.Stats)

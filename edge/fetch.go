@@ -303,8 +303,6 @@ type flight struct {
 	asks   bool          // the request has seen's conditions
 	key    []byte
 	hash   store.Hash
-	own    context.CancelCauseFunc // ends the request to the origin
-	part   func() bool             // parts it from the fill's end
 
 	hints   chan hint
 	handoff chan *http.Response // gives a refused response to the leader
@@ -335,10 +333,7 @@ func (x *exchange) newFlight(seat *store.Seat[Meta]) *flight {
 	}
 	// A reload must not end what the next handler's clients follow: only the
 	// fill's own end does.
-	ctx, cancel := context.WithCancelCause(context.Background())
-	f.own = cancel
-	f.part = context.AfterFunc(seat.Context(), func() { cancel(context.Cause(seat.Context())) })
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	ctx := httptrace.WithClientTrace(seat.Context(), &httptrace.ClientTrace{
 		GotConn: f.origin.got,
 		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
 			select {
@@ -407,7 +402,6 @@ func (x *exchange) renewBehind() {
 
 // run fetches, and ends the fill whatever happens.
 func (f *flight) run() {
-	defer func() { f.own(nil) }()
 	defer func() {
 		if p := recover(); p != nil {
 			f.h.Stats.Fault(FaultPanic)
@@ -651,11 +645,7 @@ func mediaOf(h http.Header) string {
 // refuse gives a response that may not be shared to the leader, if it is
 // still there. The others go on alone.
 func (f *flight) refuse(resp *http.Response) {
-	f.part()
-	f.fill.Refuse()
-	own := f.own
-	f.own = func(error) {} // closing the body ends the request now
-	resp.Body = &ownedBody{resp.Body, own}
+	resp.Body = &ownedBody{resp.Body, f.fill.Refuse()}
 	select {
 	case f.handoff <- resp:
 	case <-f.left:

@@ -20,7 +20,7 @@ const levelFault = slog.LevelInfo
 // outgoing returns the request to the origin: the client's end-to-end fields,
 // and what this node says of itself and of the client. It has no content.
 func (x *exchange) outgoing(ctx context.Context) *http.Request {
-	h := x.header.Clone()
+	h := roomy(x.header, told+2) // Accept-Encoding and a condition
 	trailers := httpguts.HeaderValuesContainsToken(x.r.Header["Te"], "trailers")
 	rfc9111.RemoveHopByHop(h)
 	if trailers {
@@ -44,11 +44,14 @@ func (x *exchange) outgoing(ctx context.Context) *http.Request {
 // introduce adds Via, CDN-Loop and what is told of the client. Only trusted
 // proxies' words about it are passed on.
 func (x *exchange) introduce(h http.Header) {
+	lines := new([told]string)
+	set := func(i int, name, value string) {
+		lines[i] = value
+		h[name] = lines[i : i+1 : i+1]
+	}
 	// Connection cannot take away what keeps requests from going in circles.
-	h["Via"] = x.r.Header["Via"]
-	h["Cdn-Loop"] = x.r.Header["Cdn-Loop"]
-	addMember(h, "Via", viaOf(x.r.ProtoMajor, x.r.ProtoMinor))
-	addMember(h, "Cdn-Loop", "seawall; node="+x.h.Node)
+	set(0, "Via", withMember(x.r.Header["Via"], viaOf(x.r.ProtoMajor, x.r.ProtoMinor)))
+	set(1, "Cdn-Loop", withMember(x.r.Header["Cdn-Loop"], x.h.loop))
 	from := peer(x.r)
 	if !x.trusted() {
 		delete(h, "X-Forwarded-For")
@@ -57,19 +60,43 @@ func (x *exchange) introduce(h http.Header) {
 		delete(h, "Forwarded")
 	}
 	if from != "" { // the node's own requests have no client
-		chain := append(slices.Clone(h["X-Forwarded-For"]), from)
-		h["X-Forwarded-For"] = []string{strings.Join(chain, ", ")}
+		set(2, "X-Forwarded-For", withMember(h["X-Forwarded-For"], from))
 	}
 	if h.Get("X-Forwarded-Host") == "" {
-		h["X-Forwarded-Host"] = []string{x.r.Host}
+		set(3, "X-Forwarded-Host", x.r.Host)
 	}
-	h["X-Forwarded-Proto"] = []string{x.scheme}
-	addMember(h, "Forwarded", "for="+forwardedNode(from)+";host="+forwardedValue(x.r.Host)+";proto="+x.scheme)
+	set(4, "X-Forwarded-Proto", x.scheme)
+	set(5, "Forwarded", withMember(h["Forwarded"], "for="+forwardedNode(from)+";host="+forwardedValue(x.r.Host)+";proto="+x.scheme))
 }
 
-// addMember adds one member to a list field, on one line.
-func addMember(h http.Header, name, member string) {
-	h[name] = []string{strings.Join(append(slices.Clone(h[name]), member), ", ")}
+// told is how many fields introduce sets.
+const told = 6
+
+// roomy is h.Clone with room for so many more fields: a map that grows is made
+// twice.
+func roomy(h http.Header, more int) http.Header {
+	n := 0
+	for _, values := range h {
+		n += len(values)
+	}
+	clone, lines := make(http.Header, len(h)+more), make([]string, 0, n)
+	for name, values := range h {
+		from := len(lines)
+		lines = append(lines, values...)
+		clone[name] = lines[from:len(lines):len(lines)]
+	}
+	return clone
+}
+
+// withMember returns a list field's lines as one, with one member more.
+func withMember(lines []string, member string) string {
+	switch len(lines) {
+	case 0:
+		return member
+	case 1:
+		return lines[0] + ", " + member
+	}
+	return strings.Join(append(slices.Clone(lines), member), ", ")
 }
 
 // forwardedNode writes an address as RFC 7239, 6 wants it.

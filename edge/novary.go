@@ -79,8 +79,12 @@ func (h *Handler) noted(key []byte) (string, bool) {
 // original returns the key under which a response to an equivalent query was
 // stored.
 func (h *Handler) original(key []byte) ([]byte, bool) {
-	place, query := splitKey(key)
-	lines, ok := h.noted(ruleKey(place))
+	place := key
+	if i := bytes.IndexByte(key, '?'); i >= 0 {
+		place = key[:i]
+	}
+	var room [256]byte // every miss comes here, and few paths have a rule
+	lines, ok := h.noted(append(append(room[:0], place...), ruleMark...))
 	if !ok {
 		return nil, false
 	}
@@ -88,6 +92,7 @@ func (h *Handler) original(key []byte) ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
+	_, query := splitKey(key)
 	text, ok := h.noted(aliasKey(place, rule, query))
 	return []byte(text), ok && text != string(key)
 }

@@ -118,7 +118,7 @@ func clean(h http.Header, major, minor int, got time.Time) http.Header {
 	if len(out["Date"]) == 0 {
 		out["Date"] = []string{got.UTC().Format(http.TimeFormat)}
 	}
-	addMember(out, "Via", viaOf(major, minor))
+	out["Via"] = []string{withMember(out["Via"], viaOf(major, minor))}
 	return out
 }
 
@@ -148,6 +148,7 @@ func newObject(status int, h http.Header, d rfc9111.Decision, v rfc9111.Variant,
 		stamp:      new(atomic.Pointer[stamp]),
 	}}
 	o.Overhead = int64(v.Size()) + 256 + int64(unsafe.Sizeof(purge.Subject{})) // whose strings are the key's
+	o.Meta.Fields = make([]Field, 0, len(h))
 	for name, values := range h {
 		if name == "Age" || name == "Cache-Status" || name == "Content-Length" || name == "Set-Cookie" && d.StripSetCookie {
 			continue

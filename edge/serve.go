@@ -235,7 +235,7 @@ func (x *exchange) head(status int) {
 			x.status.fwdStatus = x.fwdKnown
 		}
 		upstream := h["Cache-Status"]
-		h["Cache-Status"] = append(slices.Clip(upstream), string(x.status.append(nil)))
+		h["Cache-Status"] = append(slices.Clip(upstream), string(x.status.append(make([]byte, 0, 80))))
 	}
 	if x.r.ProtoMajor == 1 && x.content.unread() {
 		h["Connection"] = []string{"close"} // what is left of the content is no request

@@ -188,13 +188,16 @@ func RemoveHopByHop(h http.Header) {
 	}
 }
 
+// usualFields is how many fields are sorted without an allocation.
+const usualFields = 32
+
 // EndToEnd returns a deep copy of h with canonical names and without the fields
 // that RemoveHopByHop removes, nor any whose name is not a token (pseudo fields
 // and net/http's "Trailer:" keys, which are not header fields). The values have
 // their exact capacity: appending to one does not reach another.
 func EndToEnd(h http.Header) http.Header {
 	named := connectionNamed(h)
-	count, names := 0, make([]string, 0, len(h))
+	count, names := 0, make([]string, 0, usualFields)
 	for name, lines := range h {
 		canonical := http.CanonicalHeaderKey(name)
 		if isHopByHop(canonical) || named.include(canonical) || !isToken(name) {
@@ -206,7 +209,7 @@ func EndToEnd(h http.Header) http.Header {
 	// Names that differ only in case are joined; sorting makes the order of
 	// their lines the same each time.
 	slices.Sort(names)
-	kept := make(http.Header, len(names))
+	kept := make(http.Header, len(names)+2) // callers add Date and Via: a map that grows is made twice
 	backing := make([]string, 0, count)
 	for _, name := range names {
 		canonical := http.CanonicalHeaderKey(name)

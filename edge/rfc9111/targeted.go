@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	cdnCacheControl  = "CDN-Cache-Control"
+	cdnCacheControl  = "Cdn-Cache-Control" // as net/http writes it: other spellings cost an allocation each time
 	surrogateControl = "Surrogate-Control"
 )
 

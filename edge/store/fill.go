@@ -44,7 +44,7 @@ type Fill[M any] struct {
 	Note any
 
 	ctx    context.Context
-	cancel context.CancelCauseFunc
+	cancel context.CancelCauseFunc // guarded by entry.mu where Refuse may run
 
 	ready chan struct{} // closed when the fields below are set
 	// object is what was fetched, nil when err or refused is set.
@@ -243,10 +243,15 @@ func (f *Fill[M]) Settle(o *Object[M]) {
 }
 
 // Refuse ends the wait, and the fill, because the response may not be shared.
-// Each who waited goes on alone.
-func (f *Fill[M]) Refuse() {
-	f.decide(func() { f.refused = true })
+// Each who waited goes on alone. The fill's context goes on, for the response:
+// the caller must call end when that has come to its end.
+func (f *Fill[M]) Refuse() (end context.CancelCauseFunc) {
+	f.decide(func() {
+		f.refused = true
+		end, f.cancel = f.cancel, func(error) {}
+	})
 	f.end()
+	return end
 }
 
 // Fail ends the fill for the reason err: those who wait get it, those who

@@ -392,13 +392,19 @@ func TestRefusedFillSendsEachOnAlone(t *testing.T) {
 	leader, _ := s.Join(s.want("a", lang(""), true))
 	follower, _ := s.Join(s.want("a", lang(""), true))
 	s.Alone(s.Hash([]byte("a")), []byte("a"), time.Now().Add(time.Minute))
-	leader.Refuse()
+	end := leader.Refuse()
 	leader.Leave()
 	<-follower.Ready()
 	if !follower.Refused() {
 		t.Error("the follower was not told that the response is not for it")
 	}
 	follower.Leave()
+	if err := leader.Context().Err(); err != nil {
+		t.Errorf("the response that the leader may have ended with its fill: %v", err)
+	}
+	if end(nil); leader.Context().Err() == nil {
+		t.Error("the context did not end with the response")
+	}
 	if _, role := s.Join(s.want("a", lang(""), true)); role != Alone {
 		t.Errorf("role under a hit-for-miss mark = %v, want Alone", role)
 	}
