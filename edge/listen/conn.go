@@ -45,7 +45,10 @@ func (l *listener) Accept() (net.Conn, error) {
 			continue
 		}
 		l.s.open[0].Add(1)
-		c := &conn{Conn: raw, s: l.s, who: who, altSvc: l.altSvc}
+		if to, ok := raw.(transport); ok {
+			raw = newPatient(to)
+		}
+		c := &conn{Conn: raw, s: l.s, who: who, altSvc: l.altSvc, since: time.Now()}
 		if l.tls != nil {
 			// It shakes hands at its first Read, within ReadHeaderTimeout.
 			// net/http does not see the TLS: it would take the connection for
@@ -75,6 +78,7 @@ type conn struct {
 	who    netip.Addr // what it counts as, for clients
 	tls    *tls.Conn  // Conn, when that is TLS
 	altSvc []string   // what answers say of HTTP/3
+	since  time.Time  // when it was accepted
 
 	// busy is set from the moment a handler begins until net/http has flushed
 	// its answer and calls the connection idle.
@@ -220,7 +224,7 @@ const writePiece = 256 << 10
 // SetWriteDeadline lets a handler time its own writes; the zero time hands
 // them back.
 func (c *conn) SetWriteDeadline(t time.Time) error {
-	if time.Until(t) > never/2 { // net/http's, as never
+	if t.Sub(c.since) > never/2 { // net/http's, as never
 		t = time.Time{}
 	}
 	c.timed.Store(!t.IsZero())

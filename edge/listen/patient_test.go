@@ -1,0 +1,191 @@
+package listen
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipe is one end of a net.Pipe that counts how often its timers are set.
+type pipe struct {
+	net.Conn
+	in, out atomic.Int32
+}
+
+func (p *pipe) SetReadDeadline(t time.Time) error  { p.in.Add(1); return p.Conn.SetReadDeadline(t) }
+func (p *pipe) SetWriteDeadline(t time.Time) error { p.out.Add(1); return p.Conn.SetWriteDeadline(t) }
+func (p *pipe) CloseWrite() error                  { return nil }
+func (p *pipe) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{p.Conn}, r)
+}
+
+func withPatient(t *testing.T, f func(t *testing.T, c *patient, under *pipe, peer net.Conn)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		under := &pipe{Conn: near}
+		defer near.Close()
+		defer far.Close()
+		f(t, newPatient(under), under, far)
+	})
+}
+
+// TestDeadlineEndsACallAtItsTime has the deadlines before the call and while it
+// waits, earlier and later than those before them. Time is virtual.
+func TestDeadlineEndsACallAtItsTime(t *testing.T) {
+	at := func(d time.Duration) func() time.Time { return func() time.Time { return time.Now().Add(d) } }
+	long, nothing := at(-time.Hour*24*365*60), func() time.Time { return time.Time{} }
+	for _, row := range []struct {
+		name   string
+		before []func() time.Time
+		during []func() time.Time // one a second
+		want   time.Duration      // 0: it waits until data comes, after ten minutes
+	}{
+		{"none", nil, nil, 0},
+		{"one", []func() time.Time{at(10 * time.Second)}, nil, 10 * time.Second},
+		{"a later one", []func() time.Time{at(10 * time.Second), at(75 * time.Second)}, nil, 75 * time.Second},
+		{"an earlier one", []func() time.Time{at(75 * time.Second), at(10 * time.Second)}, nil, 10 * time.Second},
+		{"taken back", []func() time.Time{at(10 * time.Second), nothing}, nil, 0},
+		{"long past", []func() time.Time{at(10 * time.Second), long}, nil, time.Nanosecond},
+		{"past, and taken back", []func() time.Time{at(10 * time.Second), long, nothing}, nil, 0},
+		{"past, and one", []func() time.Time{long, at(10 * time.Second)}, nil, 10 * time.Second},
+		{"while it waits", nil, []func() time.Time{at(4 * time.Second)}, 5 * time.Second},
+		{"while it waits, later", []func() time.Time{at(10 * time.Second)}, []func() time.Time{at(29 * time.Second)}, 30 * time.Second},
+		{"while it waits, twice", []func() time.Time{at(10 * time.Second)}, []func() time.Time{at(29 * time.Second), at(5 * time.Second)}, 7 * time.Second},
+		{"while it waits, now", []func() time.Time{at(10 * time.Second)}, []func() time.Time{at(0)}, time.Second},
+		{"while it waits, long past", []func() time.Time{at(10 * time.Second)}, []func() time.Time{long}, time.Second},
+		{"while it waits, taken back", []func() time.Time{at(10 * time.Second)}, []func() time.Time{nothing}, 0},
+	} {
+		for _, way := range []string{"read", "write"} {
+			t.Run(row.name+"/"+way, func(t *testing.T) {
+				withPatient(t, func(t *testing.T, c *patient, _ *pipe, peer net.Conn) {
+					set, call := c.SetReadDeadline, func() (int, error) { return c.Read(make([]byte, 8)) }
+					other := func() { peer.Write([]byte("x")) }
+					if way == "write" {
+						set, call = c.SetWriteDeadline, func() (int, error) { return c.Write([]byte("x")) }
+						other = func() { peer.Read(make([]byte, 8)) }
+					}
+					for _, when := range row.before {
+						set(when())
+					}
+					began := time.Now()
+					var wait sync.WaitGroup
+					wait.Go(func() {
+						for _, when := range row.during {
+							time.Sleep(time.Second)
+							set(when())
+						}
+						time.Sleep(10*time.Minute - time.Since(began))
+						other()
+					})
+					n, err := call()
+					took := time.Since(began)
+					switch {
+					case row.want == 0 && (n != 1 || err != nil || took != 10*time.Minute):
+						t.Errorf("%d bytes, %v after %v; want 1, nil after ten minutes", n, err, took)
+					case row.want > 0 && (n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) || took != row.want.Truncate(time.Second)):
+						t.Errorf("%d bytes, %v after %v; want a deadline exceeded after %v", n, err, took, row.want)
+					}
+					var ne net.Error
+					if err != nil && !(errors.As(err, &ne) && ne.Timeout()) {
+						t.Errorf("%v is no timeout to net.Error", err)
+					}
+					peer.Close()
+					wait.Wait()
+				})
+			})
+		}
+	}
+}
+
+// TestWriteGoesOnWhereATimerEndedItTooEarly loses and repeats nothing.
+func TestWriteGoesOnWhereATimerEndedItTooEarly(t *testing.T) {
+	withPatient(t, func(t *testing.T, c *patient, _ *pipe, peer net.Conn) {
+		c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		go c.Write([]byte("a"))
+		peer.Read(make([]byte, 1)) // the timer is set
+		synctest.Wait()
+		c.SetWriteDeadline(time.Now().Add(time.Minute))
+		go func() {
+			c.Write([]byte("0123456789"))
+			c.Close()
+		}()
+		var got []byte
+		for {
+			time.Sleep(3 * time.Second)
+			b := make([]byte, 3)
+			n, err := peer.Read(b)
+			if got = append(got, b[:n]...); err != nil {
+				break
+			}
+		}
+		if string(got) != "0123456789" {
+			t.Errorf("got %q, want 0123456789", got)
+		}
+	})
+}
+
+// TestReadFromHasTheTimerAsWanted: it cannot go on.
+func TestReadFromHasTheTimerAsWanted(t *testing.T) {
+	withPatient(t, func(t *testing.T, c *patient, under *pipe, peer net.Conn) {
+		c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		go c.Write([]byte("a"))
+		peer.Read(make([]byte, 1))
+		synctest.Wait()
+		c.SetWriteDeadline(time.Now().Add(time.Minute))
+		sets := under.out.Load()
+		go func() {
+			time.Sleep(10 * time.Second)
+			peer.Read(make([]byte, 8))
+		}()
+		n, err := c.ReadFrom(io.LimitReader(neverEnding('x'), 8))
+		if n != 8 || err != nil || under.out.Load() != sets+1 {
+			t.Errorf("%d bytes, %v, timer set %d times more; want 8, nil, 1", n, err, under.out.Load()-sets)
+		}
+	})
+}
+
+type neverEnding byte
+
+func (b neverEnding) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(b)
+	}
+	return len(p), nil
+}
+
+// TestTimersAreLeftAlone has what net/http does for each request, of which none
+// needs a timer changed but one in ten seconds.
+func TestTimersAreLeftAlone(t *testing.T) {
+	withPatient(t, func(t *testing.T, c *patient, under *pipe, peer net.Conn) {
+		const rounds = 1000
+		go func() {
+			for range rounds {
+				peer.Write([]byte("a request"))
+				peer.Read(make([]byte, 100))
+			}
+		}()
+		for range rounds {
+			c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			c.Read(make([]byte, 100))
+			c.SetReadDeadline(time.Time{})
+			c.SetWriteDeadline(time.Now().Add(time.Minute))
+			c.Write([]byte("an answer"))
+			c.SetReadDeadline(time.Unix(1, 0))
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("%v, want a deadline exceeded", err)
+			}
+			c.SetReadDeadline(time.Time{})
+			c.SetReadDeadline(time.Now().Add(75 * time.Second))
+		}
+		if in, out := under.in.Load(), under.out.Load(); in != 1 || out != 1 {
+			t.Errorf("timers set %d and %d times, want once each", in, out)
+		}
+	})
+}
