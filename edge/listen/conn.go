@@ -48,7 +48,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if to, ok := raw.(transport); ok {
 			raw = newPatient(to)
 		}
-		c := &conn{Conn: raw, s: l.s, who: who, altSvc: l.altSvc, since: time.Now()}
+		c := &conn{Conn: raw, s: l.s, who: who, altSvc: l.altSvc}
 		if l.tls != nil {
 			// It shakes hands at its first Read, within ReadHeaderTimeout.
 			// net/http does not see the TLS: it would take the connection for
@@ -78,7 +78,6 @@ type conn struct {
 	who    netip.Addr // what it counts as, for clients
 	tls    *tls.Conn  // Conn, when that is TLS
 	altSvc []string   // what answers say of HTTP/3
-	since  time.Time  // when it was accepted
 
 	// busy is set from the moment a handler begins until net/http has flushed
 	// its answer and calls the connection idle.
@@ -89,6 +88,7 @@ type conn struct {
 	head    head
 	frames  frames
 	written atomic.Int64 // bytes, in HTTP/2
+	running running      // exchanges of HTTP/2
 
 	unshaken atomic.Bool // its failed handshake is counted
 	agreed   atomic.Pointer[tls.ConnectionState]
@@ -222,10 +222,10 @@ func (c *conn) stalled(err error) error {
 const writePiece = 256 << 10
 
 // SetWriteDeadline lets a handler time its own writes; the zero time hands
-// them back.
+// them back. Outside of an exchange nothing is timed but single writes.
 func (c *conn) SetWriteDeadline(t time.Time) error {
-	if t.Sub(c.since) > never/2 { // net/http's, as never
-		t = time.Time{}
+	if !c.busy.Load() && !c.second.Load() {
+		return nil // net/http's, for all of an answer
 	}
 	c.timed.Store(!t.IsZero())
 	return c.Conn.SetWriteDeadline(t)
@@ -286,6 +286,7 @@ func (c *conn) Close() error {
 		c.s.clients.leave(c.who)
 	}
 	c.mu.Unlock()
+	c.running.stop()
 	c.s.release(c)
 	return c.Conn.Close()
 }

@@ -16,6 +16,8 @@ import (
 func (s *Server) wrap(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer s.recovered(r)
+		var of *running
+		var q *quicConn
 		switch c := r.Context().Value(connKey{}).(type) {
 		case *conn:
 			if c.closing.Load() { // already read when its connection was closed
@@ -27,8 +29,10 @@ func (s *Server) wrap(h http.Handler) http.Handler {
 				w.Header()["Alt-Svc"] = c.altSvc
 			}
 			s.lastOfItsConnection(w, r, c)
+			of = &c.running
 			defer c.frames.answered(r)
 		case *quicConn:
+			q = c
 			c.enter()
 			defer c.leave(s.IdleTimeout)
 			alikeConnect(r)
@@ -41,7 +45,7 @@ func (s *Server) wrap(h http.Handler) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
-		s.serveStream(h, w, r)
+		s.serveStream(h, w, r, of, q)
 	})
 }
 
@@ -54,19 +58,20 @@ func alikeConnect(r *http.Request) {
 	}
 }
 
-// serveStream answers an exchange of HTTP/2 or 3.
-func (s *Server) serveStream(h http.Handler, w http.ResponseWriter, r *http.Request) {
-	timed := &timedWriter{ResponseWriter: w, s: s, request: r}
-	q, third := r.Context().Value(connKey{}).(*quicConn)
-	if third {
+// serveStream answers an exchange of HTTP/2 or 3, the latter by q.
+func (s *Server) serveStream(h http.Handler, w http.ResponseWriter, r *http.Request, of *running, q *quicConn) {
+	timed := &timedWriter{ResponseWriter: w, s: s, request: r, of: of}
+	if q != nil {
 		s.settle(w, r)
 	}
-	if third && !r.TLS.HandshakeComplete {
+	timed.begin()
+	defer timed.end()
+	if q != nil && !r.TLS.HandshakeComplete {
 		h.ServeHTTP(earlyWriter{timed, q.Conn}, r)
 	} else {
 		h.ServeHTTP(timed, r)
 	}
-	timed.finish()
+	timed.clean()
 }
 
 // lastOfItsConnection lets nothing follow a chunked HTTP/1.1 request, nor

@@ -245,11 +245,9 @@ func (s *Server) prepare() {
 		MaxHeaderBytes:    or(s.MaxHeaderBytes, defaultHeaderBytes),
 		ReadHeaderTimeout: s.ReadHeaderTimeout,
 		IdleTimeout:       s.IdleTimeout,
-		// No deadlines, but timers from each stream's beginning: see never.
-		ReadTimeout:  never,
-		WriteTimeout: never,
-		ConnState:    s.changed,
-		ConnContext:  withConn,
+		WriteTimeout:      streamTime * s.WriteTimeout, // of streams of HTTP/2: see running
+		ConnState:         s.changed,
+		ConnContext:       withConn,
 		// OPTIONS * is the handler's, as any other request.
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.words, slog.LevelWarn),

@@ -6,38 +6,30 @@ import (
 	"time"
 )
 
-// never is a deadline that is none. In HTTP/2 a deadline is a timer that the end
-// of its stream stops. One that is first set when the client has reset the
-// stream already would be stopped by nobody, and hold the stream and all of its
-// connection until it is over; where there is one from the stream's beginning,
-// net/http sees that it was stopped and sets none.
-const never = 10 * 365 * 24 * time.Hour
-
-// noneIs returns the deadline that stands for none on the stream of r.
-func noneIs(r *http.Request) time.Time {
-	if r.ProtoMajor == 2 {
-		return time.Now().Add(never)
-	}
-	return time.Time{}
-}
-
 // timedWriter bounds how long one write to an HTTP/2 or HTTP/3 stream may take:
 // a client that opens no window would hold its handler for ever. A handler
 // that sets a deadline times its own writes.
 //
-// It keeps its own timer: a deadline of HTTP/2 is a message to the connection's
-// goroutine, twice a write.
+// It keeps timers of its own, which run while something is waited for: a
+// deadline of HTTP/2 is a message to the connection's goroutine.
 type timedWriter struct {
 	http.ResponseWriter
 	s       *Server
 	request *http.Request
-	timed   bool // the handler's deadline is set
 	sent    bool // the final head is
 	held    int  // bytes written while nothing went out; over heldBytes when something may have
 	timer   *time.Timer
+	reading *time.Timer
+
+	of         *running // the connection's, in HTTP/2
+	prev, next *timedWriter
+	ticks      int  // of the connection's clock that it has seen; guarded by of.mu
+	moved      bool // net/http's own deadline of the stream is; guarded by of.mu
 
 	mu    sync.Mutex
-	armed bool // a write is under way; guarded by mu
+	timed time.Time // the handler's deadline; zero is none; guarded by mu
+	due   time.Time // when the write under way is to end; zero while there is none; guarded by mu
+	read  time.Time // when reads are to end; zero is never; guarded by mu
 }
 
 // heldBytes of content, and the head before them, are kept by net/http and
@@ -105,13 +97,28 @@ func (w *timedWriter) FlushError() error {
 // Flush makes it an http.Flusher.
 func (w *timedWriter) Flush() { _ = w.FlushError() }
 
-// SetWriteDeadline lets a handler time its own writes.
+// SetWriteDeadline lets a handler time its own writes. One that has passed ends
+// the write under way, in HTTP/2 the stream.
 func (w *timedWriter) SetWriteDeadline(t time.Time) error {
-	if w.timed = !t.IsZero(); !w.timed {
-		t = noneIs(w.request)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timed = t
+	left := time.Until(t)
+	if !t.IsZero() && left <= 0 {
+		return w.setWriteDeadline(longAgo())
 	}
-	return w.setWriteDeadline(t)
+	if w.request.ProtoMajor == 3 && t.IsZero() {
+		return w.setWriteDeadline(t) // one that has passed may be taken back
+	}
+	if !w.due.IsZero() && !t.IsZero() {
+		w.due = t
+		w.timer.Reset(left)
+	}
+	return nil
 }
+
+// longAgo is a deadline that has passed.
+func longAgo() time.Time { return time.Unix(1, 0) }
 
 // setWriteDeadline is the stream's own, without a controller for each answer.
 func (w *timedWriter) setWriteDeadline(t time.Time) error {
@@ -121,57 +128,94 @@ func (w *timedWriter) setWriteDeadline(t time.Time) error {
 	return w.rc().SetWriteDeadline(t)
 }
 
-// SetReadDeadline bounds how long content is waited for.
+// SetReadDeadline bounds how long content is waited for. In HTTP/2 content that
+// was not there in time does not come any more.
 func (w *timedWriter) SetReadDeadline(t time.Time) error {
-	if t.IsZero() {
-		t = noneIs(w.request)
+	if w.request.ProtoMajor == 3 {
+		return w.rc().SetReadDeadline(t)
 	}
-	return w.rc().SetReadDeadline(t)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.read = t
+	left := time.Until(t)
+	switch {
+	case t.IsZero() && w.reading != nil:
+		w.reading.Stop()
+	case t.IsZero():
+	case left <= 0:
+		return w.rc().SetReadDeadline(longAgo())
+	case w.reading == nil:
+		w.reading = time.AfterFunc(left, w.unread)
+	default:
+		w.reading.Reset(left)
+	}
+	return nil
+}
+
+// unread ends reads, unless the timer that called it was set again meanwhile.
+func (w *timedWriter) unread() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.read.IsZero() && time.Until(w.read) <= 0 {
+		_ = w.rc().SetReadDeadline(longAgo()) // it does not fail in HTTP/2
+	}
 }
 
 // Unwrap gives http.ResponseController the rest.
 func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *timedWriter) arm() {
-	if w.timed {
-		return
-	}
 	w.mu.Lock()
-	w.armed = true
-	w.mu.Unlock()
-	if w.timer == nil {
-		w.timer = time.AfterFunc(w.s.WriteTimeout, w.expired)
+	defer w.mu.Unlock()
+	if w.due = w.timed; w.due.IsZero() {
+		w.due = time.Now().Add(w.s.WriteTimeout)
+	}
+	if left := time.Until(w.due); w.timer == nil {
+		w.timer = time.AfterFunc(left, w.expired)
 	} else {
-		w.timer.Reset(w.s.WriteTimeout)
+		w.timer.Reset(left)
 	}
 }
 
 // disarm returns when expired is not running and will do nothing any more: the
 // stream is not to be touched when its handler has returned.
 func (w *timedWriter) disarm() {
-	if w.timer != nil {
-		w.timer.Stop()
-	}
 	w.mu.Lock()
-	w.armed = false
-	w.mu.Unlock()
+	defer w.mu.Unlock()
+	w.timer.Stop()
+	w.due = time.Time{}
 }
 
-// expired ends the write that is under way.
+// expired ends the write that is under way, unless its time was set again.
 func (w *timedWriter) expired() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.armed {
-		w.armed = false
-		_ = w.setWriteDeadline(time.Unix(1, 0)) // ends the stream in HTTP/2, the write in HTTP/3
-		w.s.Count(Stalled)
+	if w.due.IsZero() || time.Until(w.due) > 0 {
+		return
+	}
+	w.due = time.Time{}
+	_ = w.setWriteDeadline(longAgo()) // ends the stream in HTTP/2, the write in HTTP/3
+	w.s.Count(Stalled)
+}
+
+// begin is for before the handler.
+func (w *timedWriter) begin() {
+	if w.of != nil {
+		w.of.enter(w)
 	}
 }
 
-// finish is for what is written when the handler has returned.
-func (w *timedWriter) finish() {
-	w.clean()
-	if !w.timed {
+// end must be deferred: nothing may touch the stream when its handler has
+// returned, or panicked. What is written then has a deadline of net/http's or
+// quic-go's.
+func (w *timedWriter) end() {
+	w.mu.Lock()
+	w.read = time.Time{}
+	if w.reading != nil {
+		w.reading.Stop()
+	}
+	w.mu.Unlock()
+	if w.of == nil || w.of.leave(w) {
 		_ = w.setWriteDeadline(time.Now().Add(w.s.WriteTimeout)) // a stream without deadlines fails at Write
 	}
 }

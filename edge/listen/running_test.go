@@ -1,0 +1,171 @@
+package listen
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// An answer so small that its handler has returned before it is written has a
+// deadline all the same, however long the handler took.
+func TestSmallAnswersThatNobodyTakesAreReset(t *testing.T) {
+	for _, p := range protocols[2:4] {
+		for name, takes := range map[string]time.Duration{"soon": 0, "late": 500 * time.Millisecond} {
+			t.Run(p.name+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				n := startFull(t, &Server{WriteTimeout: 200 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					<-time.After(takes)
+					io.WriteString(w, "ten bytes.")
+				})})
+				f := n.dialSecond(t, p, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+				f.send(1, request(nil))
+				headed := false
+				for {
+					frame, err := f.ReadFrame()
+					if err != nil {
+						t.Fatalf("%v, want the stream reset", err)
+					}
+					switch frame := frame.(type) {
+					case *http2.HeadersFrame:
+						headed = true
+					case *http2.MetaHeadersFrame:
+						headed = true
+					case *http2.RSTStreamFrame:
+						if frame.StreamID != 1 || frame.ErrCode != http2.ErrCodeInternal || !headed {
+							t.Errorf("stream %d reset with %v, its head sent: %v; want 1, INTERNAL_ERROR, true", frame.StreamID, frame.ErrCode, headed)
+						}
+						return
+					case *http2.DataFrame:
+						t.Fatal("content was sent without a window for it")
+					}
+				}
+			})
+		}
+	}
+}
+
+// A handler may take as long as it likes while it writes nothing, on a
+// connection that carries others.
+func TestHandlersThatTakeLongAreNotReset(t *testing.T) {
+	for _, p := range protocols[2:] {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			n := startFull(t, &Server{WriteTimeout: 200 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/long" {
+					<-time.After(time.Second) // more than net/http's deadline of a stream
+				}
+				io.WriteString(w, r.URL.Path)
+			})})
+			c, url := p.client(t, n)
+			ask := func(path string) error {
+				res, err := c.Get(url + path)
+				if err != nil {
+					return err
+				}
+				defer res.Body.Close()
+				if got, err := io.ReadAll(res.Body); err != nil || string(got) != path {
+					return errors.Join(err, errors.New("got "+string(got)+", want "+path))
+				}
+				return nil
+			}
+			ends := make(chan error, 3)
+			for range cap(ends) {
+				go func() { ends <- ask("/long") }()
+			}
+			for waiting := cap(ends); waiting > 0; {
+				select {
+				case err := <-ends:
+					if waiting--; err != nil {
+						t.Error(err)
+					}
+				default:
+					if err := ask("/short"); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A handler's deadline for content ends the read under way; one taken back does
+// not, nor one that was set again.
+func TestDeadlinesOfContent(t *testing.T) {
+	now := func(d time.Duration) time.Time { return time.Now().Add(d) }
+	for _, row := range []struct {
+		name string
+		set  func(rc *http.ResponseController)
+		ends bool
+	}{
+		{"one", func(rc *http.ResponseController) { rc.SetReadDeadline(now(50 * time.Millisecond)) }, true},
+		{"passed", func(rc *http.ResponseController) { rc.SetReadDeadline(now(-time.Second)) }, true},
+		{"taken back", func(rc *http.ResponseController) {
+			rc.SetReadDeadline(now(50 * time.Millisecond))
+			rc.SetReadDeadline(time.Time{})
+		}, false},
+		{"set again", func(rc *http.ResponseController) {
+			rc.SetReadDeadline(now(50 * time.Millisecond))
+			rc.SetReadDeadline(now(time.Hour))
+		}, false},
+		{"set sooner", func(rc *http.ResponseController) {
+			rc.SetReadDeadline(now(time.Hour))
+			rc.SetReadDeadline(now(50 * time.Millisecond))
+		}, true},
+	} {
+		for _, p := range protocols {
+			t.Run(row.name+"/"+p.name, func(t *testing.T) {
+				t.Parallel()
+				ended := make(chan error, 1)
+				n := startFull(t, &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					row.set(http.NewResponseController(w))
+					_, err := io.ReadAll(r.Body)
+					ended <- err
+				})})
+				c, url := p.client(t, n)
+				content, more := io.Pipe()
+				go func() {
+					more.Write([]byte("some"))
+					if !row.ends {
+						<-time.After(300 * time.Millisecond)
+						more.Close()
+					}
+				}()
+				go func() {
+					if res, err := c.Post(url, "text/plain", content); err == nil {
+						res.Body.Close()
+					}
+				}()
+				err := <-ended
+				more.Close()
+				if row.ends != errors.Is(err, os.ErrDeadlineExceeded) || !row.ends && err != nil {
+					t.Errorf("content ended with %v; want a deadline exceeded: %v", err, row.ends)
+				}
+			})
+		}
+	}
+}
+
+// The clock of a connection that was closed does not hold it.
+func TestClockLetsGoOfItsConnection(t *testing.T) {
+	var forgotten atomic.Bool
+	n := startFull(t, &Server{WriteTimeout: time.Hour, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := r.Context().Value(connKey{}).(*conn)
+		runtime.AddCleanup(c, func(int) { forgotten.Store(true) }, 0)
+	})})
+	f := n.dialSecond(t, protocols[2])
+	f.send(1, request(nil))
+	f.answer(1)
+	f.Conn.Close()
+	until(t, "the connection is closed", n.nobody)
+	until(t, "it is forgotten", func() bool {
+		runtime.GC()
+		return forgotten.Load()
+	})
+}
