@@ -157,48 +157,86 @@ const (
 	remove
 )
 
+// effect is what a change did, and by how much the sums are others for it.
+type effect struct {
+	changed, pseudo bool
+	n, size         int
+}
+
 // apply changes one field. It changes nothing and is not ok when name or value
 // are not valid, or add more than room bytes.
-func (v fields) apply(c change, name fieldName, value string, room int) (changed, ok bool) {
+func (v fields) apply(c change, name fieldName, value string, room int) (effect, bool) {
+	if !strings.HasPrefix(v.canonical(name).lower, ":") {
+		value = strings.Trim(value, " \t")
+		if !httpguts.ValidHeaderFieldValue(value) {
+			return effect{}, false
+		}
+	}
+	return v.put(c, name, value, nil, room)
+}
+
+// put is apply for a value that no space surrounds and that was checked, unless
+// the field is a pseudo-field. lines, unless nil, are that value alone.
+func (v fields) put(c change, name fieldName, value string, lines []string, room int) (effect, bool) {
 	name = v.canonical(name)
-	if strings.HasPrefix(name.lower, ":") {
-		return v.applyPseudo(c, name.lower, value, room)
-	}
-	if value = strings.Trim(value, " \t"); !name.valid || !httpguts.ValidHeaderFieldValue(value) {
-		return false, false
-	}
-	if name.connection {
+	switch {
+	case strings.HasPrefix(name.lower, ":"):
+		changed, ok := v.applyPseudo(c, name.lower, value, room)
+		return effect{changed: changed, pseudo: true}, ok
+	case !name.valid:
+		return effect{}, false
+	case name.connection:
 		// Not the guest's to change, yet nothing that guests of other hosts
 		// are told: there HTTP/2 drops such fields.
-		return false, true
+		return effect{}, true
 	}
 	key := name.key
+	old, had := (*v.header)[key]
+	e := effect{changed: true, n: -len(old), size: -bytesIn(key, old)}
 	if c == remove {
-		_, had := (*v.header)[key]
 		delete(*v.header, key)
-		return had, true
+		e.changed = had
+		return e, true
+	}
+	if c == replace {
+		room += joined(old)
 	}
 	if name.lower == "content-length" && !validLength(value) || len(key)+len(value) > room {
-		return false, false
+		return effect{}, false
 	}
 	if *v.header == nil {
 		*v.header = make(http.Header)
 	}
-	old := (*v.header)[key]
 	if c == replace || name.lower == "content-length" {
 		old = nil
 	}
-	(*v.header)[key] = append(slices.Clip(old), value)
-	return true, true
+	if lines == nil || len(old) > 0 {
+		lines = append(slices.Clip(old), value)
+	}
+	(*v.header)[key] = lines
+	e.n += len(lines)
+	e.size += bytesIn(key, lines)
+	return e, true
+}
+
+// joined is how long the lines of a field are as one.
+func joined(lines []string) int {
+	return max(0, bytesIn(", ", lines)-len(", "))
 }
 
 // applyPseudo is apply for a pseudo-field. They cannot be removed, and have
 // one value.
 func (v fields) applyPseudo(c change, name, value string, room int) (changed, ok bool) {
-	if c == remove || !slices.Contains(v.pseudoNames(), name) || len(value) > room {
+	if c == remove || !slices.Contains(v.pseudoNames(), name) {
 		return false, false
 	}
 	old := v.pseudo(name)
+	if c == replace {
+		room += len(old)
+	}
+	if len(value) > room {
+		return false, false
+	}
 	if c == add && old != "" {
 		return false, false
 	}

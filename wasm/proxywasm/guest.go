@@ -36,7 +36,8 @@ type guest struct {
 	period   time.Duration // tick after the start
 
 	lastID  uint32
-	streams map[uint32]*stream
+	streams streams
+	spare   *stream // one that has ended
 
 	// effective is the context that host calls act for, nil is the root's;
 	// running has the one whose callback runs.
@@ -69,7 +70,7 @@ type guest struct {
 	// is charged for.
 	debt int
 
-	names map[string]fieldName
+	names map[string]*known
 	sum   sum
 }
 
@@ -101,10 +102,9 @@ func (c callback) some() bool { return c.f != nil }
 func (p *proxyABI) NewGuest(m abi.Machine, s abi.Services) (abi.Guest, error) {
 	g := &guest{
 		machine: m, services: s,
-		memory:  m.Module().Memory(),
-		streams: make(map[uint32]*stream),
-		calls:   make(map[uint32]bool),
-		lastID:  rootID,
+		memory: m.Module().Memory(),
+		calls:  make(map[uint32]bool),
+		lastID: rootID,
 	}
 	if g.memory == nil {
 		return nil, errors.New("proxywasm: the module has no memory")
@@ -335,12 +335,17 @@ func (g *guest) Begin(x *abi.Exchange) (abi.Stream, error) {
 	}
 	for {
 		g.lastID++
-		if g.lastID > rootID && g.streams[g.lastID] == nil {
+		if g.lastID > rootID && g.streams.of(g.lastID) == nil {
 			break
 		}
 	}
-	s := &stream{g: g, id: g.lastID, x: x}
-	g.streams[s.id] = s
+	s := g.spare
+	if s == nil {
+		s = new(stream)
+	}
+	g.spare = nil
+	*s = stream{g: g, id: g.lastID, x: x}
+	g.streams.add(s)
 	if _, err := g.invoke(s, g.exports.contextCreate, uint64(s.id), rootID); err != nil {
 		return nil, err
 	}
@@ -374,10 +379,7 @@ func (g *guest) TickPeriod() time.Duration {
 // guest's memory back to what it was after NewGuest. Replies to the forgotten
 // calls are dropped.
 func (g *guest) Reset() {
-	for _, s := range g.streams {
-		s.x = nil
-	}
-	clear(g.streams)
+	g.streams.forget()
 	clear(g.calls)
 	g.waiting, g.finished, g.woken = nil, nil, nil
 	g.tick = g.period

@@ -131,7 +131,7 @@ func changeField(g *guest, f *frame, c change) uint32 {
 	if !ok || !writable || len(f.in[0])+len(f.in[1]) > limit {
 		return statusBadArgument
 	}
-	name, room := g.name(f.in[0]), limit
+	room := limit
 	if c != remove {
 		has := g.count(v)
 		g.debt += countWork * has.n
@@ -139,12 +139,8 @@ func changeField(g *guest, f *frame, c change) uint32 {
 			return statusBadArgument
 		}
 		room -= has.size
-		if c == replace {
-			old, _ := v.value(name)
-			room += len(old)
-		}
 	}
-	changed, ok := g.changing(v, c, name, string(f.in[1]), room)
+	changed, ok := g.changing(v, c, f.in[0], f.in[1], room)
 	if !ok {
 		return statusBadArgument
 	}

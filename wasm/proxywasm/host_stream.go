@@ -176,7 +176,7 @@ func closeStream(g *guest, f *frame) uint32 {
 // until the callback returns.
 func setEffectiveContext(g *guest, f *frame) uint32 {
 	id := uint32(f.num[0])
-	s := g.streams[id]
+	s := g.streams.of(id)
 	if s == nil && id != rootID {
 		return statusBadArgument
 	}

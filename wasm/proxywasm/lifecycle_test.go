@@ -95,8 +95,8 @@ func TestWholeWalk(t *testing.T) {
 				t.Errorf("action %d, want Continue", action)
 			}
 			same(t, "callbacks", strings.Join(h.called, " "), tc.want)
-			if len(g.streams) != 0 {
-				t.Errorf("%d contexts are left", len(g.streams))
+			if g.streams.len() != 0 {
+				t.Errorf("%d contexts are left", g.streams.len())
 			}
 		})
 	}
@@ -335,8 +335,8 @@ func TestDoneDelaysLogAndDelete(t *testing.T) {
 	same(t, "tick", h.results(m, "proxy_on_tick"), []string{"0", "0", "1"})
 	// The exchange is gone: the log reads nothing.
 	same(t, "log", h.results(m, "proxy_on_log"), []string{"1", "1"})
-	if len(g.streams)+len(g.waiting) != 0 {
-		t.Errorf("%d contexts are left, %d wait", len(g.streams), len(g.waiting))
+	if g.streams.len()+len(g.waiting) != 0 {
+		t.Errorf("%d contexts are left, %d wait", g.streams.len(), len(g.waiting))
 	}
 }
 
@@ -347,8 +347,8 @@ func TestDelayedContextsAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(g.waiting) != maxWaiting || len(g.streams) != maxWaiting {
-		t.Errorf("%d wait, %d contexts; want %d", len(g.waiting), len(g.streams), maxWaiting)
+	if len(g.waiting) != maxWaiting || g.streams.len() != maxWaiting {
+		t.Errorf("%d wait, %d contexts; want %d", len(g.waiting), g.streams.len(), maxWaiting)
 	}
 	if !slices.Contains(h.called, "delete[4]") || slices.Contains(h.called, "delete[5]") {
 		t.Error("the three oldest must go")

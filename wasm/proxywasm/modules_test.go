@@ -57,8 +57,8 @@ func TestCompiledModuleOf010(t *testing.T) {
 			t.Errorf("log\n%s\nmust have twice: %s", lines, want)
 		}
 	}
-	if len(g.streams) != 0 {
-		t.Errorf("%d contexts are left", len(g.streams))
+	if g.streams.len() != 0 {
+		t.Errorf("%d contexts are left", g.streams.len())
 	}
 }
 
@@ -140,8 +140,8 @@ func TestGuestOnGoSDK(t *testing.T) {
 	}
 	same(t, "metrics", s.metrics, []uint64{4})
 	same(t, "log", s.lines, []string{"2 done", "2 done", "2 done", "2 done"})
-	if len(g.streams)+len(g.calls) != 0 {
-		t.Errorf("%d contexts and %d calls are left", len(g.streams), len(g.calls))
+	if g.streams.len()+len(g.calls) != 0 {
+		t.Errorf("%d contexts and %d calls are left", g.streams.len(), len(g.calls))
 	}
 
 	s.config = []byte("refuse")

@@ -2,6 +2,7 @@ package proxywasm
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -18,28 +19,47 @@ func nameOf(name string) fieldName {
 	return fieldName{lower, http.CanonicalHeaderKey(lower), httpguts.ValidHeaderFieldName(lower), ofConnection(lower)}
 }
 
-// Bounds of the names a guest's host remembers: guests have a few, and one
-// that makes up many has each made anew.
+// Bounds of the names and values a guest's host remembers: guests have a few,
+// and one that makes up many has each made anew.
 const (
 	maxNames      = 64
 	maxNameLength = 64
 )
 
-// name is nameOf, remembered: most guests use the same few names for every
+// known is a name with the value that a field of it was last given.
+type known struct {
+	fieldName
+	lines []string // a valid one alone, which messages share: it is never changed
+}
+
+// known is nameOf, remembered: most guests use the same few names for every
 // request.
-func (g *guest) name(b []byte) fieldName {
-	if n, ok := g.names[string(b)]; ok {
-		return n
+func (g *guest) known(b []byte) *known {
+	if k, ok := g.names[string(b)]; ok {
+		return k
 	}
 	text := string(b)
-	n := nameOf(text)
+	k := &known{fieldName: nameOf(text)}
 	if len(b) <= maxNameLength && len(g.names) < maxNames {
 		if g.names == nil {
-			g.names = make(map[string]fieldName)
+			g.names = make(map[string]*known)
 		}
-		g.names[text] = n
+		g.names[text] = k
 	}
-	return n
+	return k
+}
+
+// name is the name alone.
+func (g *guest) name(b []byte) fieldName { return g.known(b).fieldName }
+
+// is reports whether the value is the one last given.
+func (k *known) is(value []byte) bool { return len(k.lines) == 1 && k.lines[0] == string(value) }
+
+// learn remembers what was set, if it is short.
+func (k *known) learn(lines []string) {
+	if len(lines) == 1 && len(lines[0]) <= maxNameLength {
+		k.lines = slices.Clip(lines)
+	}
 }
 
 // sum is what one map of fields has, while the callback runs that it was
@@ -63,18 +83,21 @@ func (g *guest) count(v fields) sum {
 func (g *guest) uncount() { g.sum = sum{} }
 
 // changing applies a change to one field and keeps the sums true.
-func (g *guest) changing(v fields, c change, name fieldName, value string, room int) (changed, ok bool) {
-	name = v.canonical(name)
-	before := (*v.header)[name.key]
-	if changed, ok = v.apply(c, name, value, room); !changed {
-		return changed, ok
+func (g *guest) changing(v fields, c change, name, value []byte, room int) (changed, ok bool) {
+	var e effect
+	k := g.known(name)
+	if c != remove && k.is(value) {
+		e, ok = v.put(c, k.fieldName, k.lines[0], k.lines, room)
+	} else if e, ok = v.apply(c, k.fieldName, string(value), room); e.changed && !e.pseudo && c != remove {
+		k.learn((*v.header)[k.key])
 	}
-	if g.sum.of != v.header || strings.HasPrefix(name.lower, ":") {
+	switch {
+	case !e.changed:
+	case g.sum.of != v.header, e.pseudo:
 		g.sum = sum{}
-		return changed, ok
+	default:
+		g.sum.n += e.n
+		g.sum.size += e.size
 	}
-	after := (*v.header)[name.key]
-	g.sum.n += len(after) - len(before)
-	g.sum.size += bytesIn(name.key, after) - bytesIn(name.key, before)
-	return changed, ok
+	return e.changed, ok
 }

@@ -111,13 +111,11 @@ func (s *stream) header(p phase, c, trailers callback) (abi.Action, error) {
 		return abi.Stop, s.g.failed
 	}
 	m := s.message(p.side())
-	defer s.g.uncount() // it may be that no callback runs
 	n := s.g.count(newFields(m, p.side())).n
-	end := lastPart(m, trailers) && len(m.Body) == 0
-	if c.params == 2 {
-		return s.callback(p, c, uint64(s.id), uint64(n))
-	}
-	return s.callback(p, c, uint64(s.id), uint64(n), flag(end))
+	args := [3]uint64{uint64(s.id), uint64(n), flag(lastPart(m, trailers) && len(m.Body) == 0)}
+	act, err := s.callback(p, c, args[:min(c.params, 3)]...)
+	s.g.uncount() // it may be that no callback ran
+	return act, err
 }
 
 func (s *stream) body(p phase, c, trailers callback) (abi.Action, error) {
@@ -208,7 +206,8 @@ func (s *stream) End() error {
 	s.passed = [2]bool{true, true}
 	s.stopped = [2]bool{true, true}
 	done, err := g.ask(s, g.exports.done, uint64(s.id))
-	if err == nil && (done || s.doneEarly) {
+	over := done || s.doneEarly
+	if err == nil && over {
 		err = s.finish()
 	} else if err == nil {
 		s.ended = time.Now()
@@ -218,18 +217,21 @@ func (s *stream) End() error {
 	if err != nil {
 		return err
 	}
+	if over {
+		g.spare = s // its owner has let it go, and no list has it
+	}
 	return g.dismiss()
 }
 
 // finish ends the context in the guest.
 func (s *stream) finish() error {
-	defer func() { s.x = nil }()
-	// The context stays known until its last callback returned.
-	defer delete(s.g.streams, s.id)
-	if _, err := s.g.invoke(s, s.g.exports.log, uint64(s.id)); err != nil {
-		return err
+	_, err := s.g.invoke(s, s.g.exports.log, uint64(s.id))
+	if err == nil {
+		_, err = s.g.invoke(s, s.g.exports.delete, uint64(s.id))
 	}
-	_, err := s.g.invoke(s, s.g.exports.delete, uint64(s.id))
+	// The context stays known until its last callback returned.
+	s.g.streams.remove(s)
+	s.x = nil
 	return err
 }
 
