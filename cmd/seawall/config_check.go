@@ -74,6 +74,15 @@ func checkSites(d *decoder, list *ast.SequenceNode, sites []siteSettings) {
 	}
 }
 
+// checkStore looks for an object that memory cannot hold. Where the memory is
+// not written here, a flag may say it.
+func checkStore(d *decoder, body ast.Node, s *storeSettings) {
+	cache := child(body, "cache")
+	if at := child(cache, "max_object"); at != nil && child(cache, "memory") != nil && s.MaxObject > s.Memory {
+		d.fail(at, "max_object is more than memory, so that nothing of that size could be kept; write a smaller one, as %s, or a larger memory", showSize(s.Memory/8))
+	}
+}
+
 // child is the value of a mapping's key, nil if it has none.
 func child(n ast.Node, name string) ast.Node {
 	m, _ := n.(*ast.MappingNode)

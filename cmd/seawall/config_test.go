@@ -125,6 +125,8 @@ func TestConfigurationErrors(t *testing.T) {
 			`f.yaml:1:29: admin: port "b" is not between 0 and 65535; write host:port, or off`,
 			`f.yaml:2:19: trusted_proxies: "10.0.0.1/8" has bits behind its length; 10.0.0.0/8 is the range; write an address range, as 10.0.0.0/8`,
 			`f.yaml:2:31: trusted_proxies: "x" is not an address range; write an address range, as 10.0.0.0/8`}},
+		{"more than memory holds", "cache: {memory: 10MiB, max_object: 1GiB}\n", []string{
+			`f.yaml:1:36: max_object is more than memory, so that nothing of that size could be kept; write a smaller one, as 1280KiB, or a larger memory`}},
 		{"fixed young share", "cache: {young: 10%}\n", []string{`f.yaml:1:16: young: a fixed share ("10%") is not in this version; write adaptive`}},
 		{"environment", "nodes: {name: '${NOPE}'}\nlog: {access: '${'}\n", []string{
 			`f.yaml:1:15: the environment has no NOPE; set it or write the value`,

@@ -70,7 +70,7 @@ type decoder struct {
 func loadSettings(path string) (*settings, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (hint: give the path of a configuration that can be read; the least one names sites with their origins)", err)
 	}
 	defer file.Close()
 	text, err := readBounded(file, maxFile)
@@ -86,6 +86,7 @@ func parseSettings(file string, text []byte, env func(string) (string, bool), re
 	s := &settings{path: file}
 	if body, ok := d.parse(text); ok {
 		mappingInto(d, body, settingsKeys(), s)
+		checkStore(d, body, &s.Cache)
 		checkTokenSites(d, body, s)
 		checkFunctions(d, body, s)
 		checkKeys(d, body, s)

@@ -123,6 +123,9 @@ func together(app *kong.Application, args []string) []string {
 func helpFor(args []string) []string {
 	for _, name := range []string{"serve", "demo", "check", "purge", "push", "warm", "wasm", "version"} {
 		if len(args) > 0 && args[0] == name {
+			if name == "wasm" && len(args) > 1 && slices.Contains([]string{"check", "test", "bench"}, args[1]) {
+				return args[:2]
+			}
 			return args[:1]
 		}
 	}

@@ -40,6 +40,10 @@ func TestCommandLines(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	large := filepath.Join(t.TempDir(), "large.yaml")
+	if err := os.WriteFile(large, []byte("cache: {max_object: 1GiB}\nsites: [{origins: ['http://a']}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	badPair := filepath.Join(t.TempDir(), "bad-pair.yaml") // it names itself as the PEM files
 	absentPair := filepath.Join(t.TempDir(), "absent-pair.yaml")
 	for path, pem := range map[string]string{badPair: badPair, absentPair: "/nope.pem"} {
@@ -74,11 +78,15 @@ func TestCommandLines(t *testing.T) {
 		{"memory", []string{"serve", "--origin", "http://a", "--memory", "1PiB"}, 2, "", `--memory: "1PiB" is not a size; write a size`},
 		{"origin", []string{"serve", "--origin", "a:80"}, 2, "", `--origin: "a:80" is not the URL of an origin; write http://`},
 		{"every flag at fault", []string{"serve", "--origin", "http://a", "--http", "x", "--admin", "y", "--log-level", "z"}, 2, "", `--http: "x" is not an address; write host:port, as :8080; --admin: "y"`},
+		{"no address of this machine", []string{"serve", "--origin", "http://a", "--http", "192.0.2.1:0", "--https", "off", "--data", ""}, 1, "", "this machine has no such address: --http ADDR"},
+		{"no name of an address", []string{"serve", "--origin", "http://a", "--http", "127.0.0.1:0", "--https", "off", "--admin", "a..b:0", "--data", ""}, 1, "", "this machine has no such address: --admin ADDR"},
+		{"less memory than an object", []string{"serve", "--config", large, "--memory", "10MiB"}, 2, "", "cache.max_object (1GiB) is more than the memory (10MiB)"},
+		{"less memory than an object, by default", []string{"serve", "--config", large}, 2, "", "more than the memory (256MiB)"},
 		{"set-cookie", []string{"serve", "--origin", "http://a", "--set-cookie", "eat"}, 2, "", "--set-cookie"},
 		{"drain", []string{"serve", "--origin", "http://a", "--drain=-1s"}, 2, "", "--drain is negative"},
 		{"origin and sites", []string{"serve", "--config", minimal, "--origin", "http://a"}, 2, "", "both say what to serve"},
 		{"a bad configuration", []string{"serve", "--config", bad}, 1, "", bad + ":1:17: memory"},
-		{"no such configuration", []string{"serve", "--config", "/nope.yaml"}, 1, "", "/nope.yaml"},
+		{"no such configuration", []string{"serve", "--config", "/nope.yaml"}, 1, "", "/nope.yaml: no such file or directory (hint: give the path of a configuration"},
 		{"no sites", []string{"serve", "--config", empty}, 1, "", "no sites"},
 		{"check tells every error", []string{"check", bad}, 1, "", bad + ":2:1: unknown key \"lgo\"; did you mean log?"},
 		{"check without a file", []string{"check"}, 2, "", "<file>"},
@@ -105,7 +113,7 @@ func TestCommandLines(t *testing.T) {
 		{"wasm", []string{"wasm"}, 2, "", "expected one of"},
 		{"wasm check of no file", []string{"wasm", "check", "/nope.wasm"}, 1, "", "/nope.wasm"},
 		{"wasm check of what is no module", []string{"wasm", "check", minimal}, 1, "refused", "1 reason"},
-		{"wasm test without a request", []string{"wasm", "test", minimal}, 2, "", "--request"},
+		{"wasm test without a request", []string{"wasm", "test", minimal}, 2, "", "--request=REQ.http (hint: seawall wasm test --help)"},
 		{"wasm test with no mode", []string{"wasm", "test", minimal, "--request", minimal, "--mode", "none"}, 2, "", "--mode"},
 		{"wasm test with no limit", []string{"wasm", "test", minimal, "--request", minimal, "--limit", "speed=1"}, 2, "", "--limit"},
 		{"wasm bench", []string{"wasm", "bench", "/nowhere/f.wasm"}, 1, "", "no such file"},

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"seawall/edge"
@@ -169,12 +170,22 @@ func (n *node) bind(s *settings, d *data) error {
 		MaxConns: s.Listen.Connections, MaxConnsPerClient: s.Listen.PerClient, Exempt: func(ip netip.Addr) bool { return n.exempt(ip, s.Listen.PerClient) },
 	}
 	if err := n.front.Listen(s.Listen.HTTP); err != nil {
-		return fmt.Errorf("%w (hint: another program has the port, or it takes a right that this one lacks: --http ADDR chooses another)", err)
+		return unbound(err, "another program has the port, or it takes a right that this one lacks", "--http ADDR chooses another")
 	}
 	if err := n.bindTLS(s, d); err != nil {
 		return err
 	}
 	return n.bindAdmin(s)
+}
+
+// unbound is err, of a listener, with a hint: why it may be, unless the error
+// is of the address itself, and what helps.
+func unbound(err error, why, cure string) error {
+	var lookup *net.DNSError
+	if errors.Is(err, syscall.EADDRNOTAVAIL) || errors.As(err, &lookup) {
+		why = "this machine has no such address"
+	}
+	return fmt.Errorf("%w (hint: %s: %s)", err, why, cure)
 }
 
 // bindAdmin opens the admin listener, if there is one.
@@ -208,7 +219,7 @@ func (n *node) bindAdmin(s *settings) error {
 	n.admin.Permit(s.Admin.access())
 	n.side = &listen.Server{Handler: n.admin, Log: n.log, Count: n.count, MaxConns: 256, MaxConnsPerClient: 64}
 	if err := n.side.Listen(s.Listen.Admin); err != nil {
-		return fmt.Errorf("%w (hint: another program has the port: --admin ADDR chooses another, --admin off none)", err)
+		return unbound(err, "another program has the port", "--admin ADDR chooses another, --admin off none")
 	}
 	return nil
 }
@@ -239,8 +250,7 @@ func (n *node) bindTLS(s *settings, d *data) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%w (hint: another program has the port, on TCP or UDP, or it takes a right that this one lacks: "+
-			"--https ADDR chooses another, --https off none)", err)
+		return unbound(err, "another program has the port, on TCP or UDP, or it takes a right that this one lacks", "--https ADDR chooses another, --https off none")
 	}
 	return nil
 }

@@ -140,6 +140,10 @@ func (c *serveCommand) settings() (*settings, error) {
 	case len(s.Sites) == 0:
 		return nil, &faults{c.Config, []fault{{text: "no sites; list at least one with its origins, or give --origin"}}}
 	}
+	if s.Cache.MaxObject > s.Cache.Memory {
+		bad = append(bad, fmt.Sprintf("cache.max_object (%s) is more than the memory (%s), so that nothing of that size could be kept; give --memory more, or max_object less",
+			showSize(s.Cache.MaxObject), showSize(s.Cache.Memory)))
+	}
 	for i := range s.Sites {
 		flag(&bad, "--set-cookie", c.SetCookie, "shared, pass, strip or store", parseSetCookie, &s.Sites[i].Cache.SetCookie)
 	}
