@@ -84,6 +84,10 @@ func runLoad(ctx context.Context, in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(result)
 }
 
+// loadGrace is how much longer than its length a load may take, which is also
+// all of one that has a number of requests.
+const loadGrace = 2 * time.Minute
+
 // load runs the generator on cores and returns what it saw.
 func load(ctx context.Context, dir string, cores []int, spec loadSpec) (loadResult, error) {
 	var result loadResult
@@ -93,11 +97,15 @@ func load(ctx context.Context, dir string, cores []int, spec loadSpec) (loadResu
 		return result, err
 	}
 	defer p.stop()
+	ctx, cancel := context.WithTimeoutCause(ctx, spec.Length+loadGrace, errors.New("the load did not end"))
+	defer cancel()
 	// Its input stays open: the generator ends early when that does.
 	if err := json.NewEncoder(p.in).Encode(spec); err != nil {
 		return result, err
 	}
-	if err := p.wait(ctx); err != nil {
+	if err := p.wait(ctx); err != nil && ctx.Err() != nil {
+		return result, context.Cause(ctx)
+	} else if err != nil {
 		return result, err
 	}
 	if err := json.Unmarshal(out.Bytes(), &result); err != nil {

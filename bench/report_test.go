@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"io"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // sampleReport has two rounds of two peers.
@@ -215,6 +219,31 @@ status codes: 990 2xx, 0 3xx, 6 4xx, 0 5xx
 	}
 	if _, err := parseWrk(strings.Replace(wrk, "8000.00", "0.00", 1)); !errors.Is(err, errLoad) {
 		t.Errorf("wrk without a request: got error %v, want %v", err, errLoad)
+	}
+}
+
+func TestToolsThatDoNotEndAreEnded(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the comparison needs Linux")
+	}
+	_, cores, err := serverAndLoad()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Skip("there is no sleep to run")
+	}
+	if _, err := runTool(t.Context(), time.Millisecond, t.TempDir(), cores, path, "300"); err == nil || !strings.Contains(err.Error(), "did not end") {
+		t.Errorf("sleep 300: got error %v, want one that it did not end", err)
+	}
+	if _, err := runTool(t.Context(), time.Minute, t.TempDir(), cores, path, "0"); err != nil {
+		t.Errorf("sleep 0: got error %v, want none", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := runTool(ctx, time.Minute, t.TempDir(), cores, path, "300"); !errors.Is(err, context.Canceled) {
+		t.Errorf("sleep 300 without leave to run: got error %v, want %v", err, context.Canceled)
 	}
 }
 

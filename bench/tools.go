@@ -29,7 +29,7 @@ func flood(ctx context.Context, dir string, cores []int, spec loadSpec) (loadRes
 		if path, err := exec.LookPath("wrk"); err == nil {
 			// wrk takes whole seconds.
 			seconds := int(math.Ceil(spec.Length.Seconds()))
-			out, err := runTool(ctx, dir, cores, path, "-t", "1", "-c", strconv.Itoa(spec.Connections),
+			out, err := runTool(ctx, spec.Length+toolGrace, dir, cores, path, "-t", "1", "-c", strconv.Itoa(spec.Connections),
 				"-d", strconv.Itoa(seconds)+"s", url)
 			if err != nil {
 				return loadResult{}, "wrk", err
@@ -39,7 +39,7 @@ func flood(ctx context.Context, dir string, cores []int, spec loadSpec) (loadRes
 		}
 	case h2:
 		if path, err := exec.LookPath("h2load"); err == nil {
-			out, err := runTool(ctx, dir, cores, path, "-t", "1", "-c", strconv.Itoa(spec.Connections),
+			out, err := runTool(ctx, spec.Length+toolGrace, dir, cores, path, "-t", "1", "-c", strconv.Itoa(spec.Connections),
 				"-m", strconv.Itoa(spec.Streams), "-D", fmt.Sprintf("%dms", spec.Length.Milliseconds()),
 				"--warm-up-time=0ms", url)
 			if err != nil {
@@ -54,15 +54,24 @@ func flood(ctx context.Context, dir string, cores []int, spec loadSpec) (loadRes
 	return r, "own", err
 }
 
-// runTool runs a program on cores and returns what it printed.
-func runTool(ctx context.Context, dir string, cores []int, argv ...string) (string, error) {
+// toolGrace is how much longer than its load a tool may take. h2load waits for
+// ever when one of its connections is lost before all are made.
+const toolGrace = 15 * time.Second
+
+// runTool runs a program on cores and returns what it printed. It is ended, which
+// is an error, when it has not by itself after limit.
+func runTool(ctx context.Context, limit time.Duration, dir string, cores []int, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s did not end", argv[0]))
+	defer cancel()
 	var out bytes.Buffer
 	p, err := startProcess("tool", dir, cores, nil, &out, argv...)
 	if err != nil {
 		return "", err
 	}
 	defer p.stop()
-	err = p.wait(ctx)
+	if err = p.wait(ctx); err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	return out.String(), err
 }
 
