@@ -222,6 +222,26 @@ status codes: 990 2xx, 0 3xx, 6 4xx, 0 5xx
 	}
 }
 
+func TestToolsForPieces(t *testing.T) {
+	for _, tt := range []struct {
+		by     protocol
+		length time.Duration
+		want   string
+	}{
+		{h1, time.Second, "wrk -t 1 -c 3 -d 1s"},
+		{h1s, 5 * time.Second, "wrk -t 1 -c 3 -d 5s"},
+		{h1s, 200 * time.Millisecond, "h2load -t 1 -c 3 -m 1 -D 200ms --warm-up-time=0ms --h1"},
+		{h1, 1500 * time.Millisecond, "h2load -t 1 -c 3 -m 1 -D 1500ms --warm-up-time=0ms --h1"},
+		{h2, time.Second, "h2load -t 1 -c 3 -m 1 -D 1000ms --warm-up-time=0ms"},
+		{h3, time.Second, ""},
+	} {
+		name, args, _ := floodTool(loadSpec{Protocol: tt.by, Length: tt.length, Connections: 3, Streams: 1})
+		if got := strings.Join(append([]string{name}, args...), " "); got != tt.want {
+			t.Errorf("%s for %v: got %q, want %q", tt.by, tt.length, got, tt.want)
+		}
+	}
+}
+
 func TestToolsThatDoNotEndAreEnded(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the comparison needs Linux")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -16,42 +15,46 @@ import (
 // Programs of others that load a server harder than Go can.
 
 // flood loads one URL as hard as it goes on cores: with wrk for HTTP/1.1, h2load
-// for HTTP/2, and the generator where they are not installed or cannot (HTTP/3).
-// The second result is the tool's name.
+// for HTTP/2 and for what is shorter than the whole seconds that wrk takes, and
+// the generator where they are not installed or cannot (HTTP/3). The second result
+// is the tool's name.
 func flood(ctx context.Context, dir string, cores []int, spec loadSpec) (loadResult, string, error) {
 	object, err := spec.Keys.keys(1)
 	if err != nil {
 		return loadResult{}, "", err
 	}
-	url := spec.URL + object(0).path()
-	switch spec.Protocol {
-	case h1, h1s:
-		if path, err := exec.LookPath("wrk"); err == nil {
-			// wrk takes whole seconds.
-			seconds := int(math.Ceil(spec.Length.Seconds()))
-			out, err := runTool(ctx, spec.Length+toolGrace, dir, cores, path, "-t", "1", "-c", strconv.Itoa(spec.Connections),
-				"-d", strconv.Itoa(seconds)+"s", url)
-			if err != nil {
-				return loadResult{}, "wrk", err
-			}
-			r, err := parseWrk(out)
-			return r, "wrk", err
+	name, args, parse := floodTool(spec)
+	if path, err := exec.LookPath(name); err == nil && name != "" {
+		argv := append([]string{path}, append(args, spec.URL+object(0).path())...)
+		out, err := runTool(ctx, spec.Length+toolGrace, dir, cores, argv...)
+		if err != nil {
+			return loadResult{}, name, err
 		}
-	case h2:
-		if path, err := exec.LookPath("h2load"); err == nil {
-			out, err := runTool(ctx, spec.Length+toolGrace, dir, cores, path, "-t", "1", "-c", strconv.Itoa(spec.Connections),
-				"-m", strconv.Itoa(spec.Streams), "-D", fmt.Sprintf("%dms", spec.Length.Milliseconds()),
-				"--warm-up-time=0ms", url)
-			if err != nil {
-				return loadResult{}, "h2load", err
-			}
-			r, err := parseH2load(out)
-			return r, "h2load", err
-		}
+		r, err := parse(out)
+		return r, name, err
 	}
 	spec.Kind = "closed"
 	r, err := load(ctx, dir, cores, spec)
 	return r, "own", err
+}
+
+// floodTool returns the tool that floods as spec says, "" for none, its arguments
+// but the URL, and what reads its output.
+func floodTool(spec loadSpec) (name string, args []string, parse func(string) (loadResult, error)) {
+	connections, streams := strconv.Itoa(spec.Connections), strconv.Itoa(spec.Streams)
+	old := spec.Protocol == h1 || spec.Protocol == h1s
+	switch {
+	case old && spec.Length%time.Second == 0:
+		return "wrk", []string{"-t", "1", "-c", connections, "-d", strconv.Itoa(int(spec.Length.Seconds())) + "s"}, parseWrk
+	case old || spec.Protocol == h2:
+		args = []string{"-t", "1", "-c", connections, "-m", streams,
+			"-D", fmt.Sprintf("%dms", spec.Length.Milliseconds()), "--warm-up-time=0ms"}
+		if old {
+			args = append(args, "--h1")
+		}
+		return "h2load", args, parseH2load
+	}
+	return "", nil, nil
 }
 
 // toolGrace is how much longer than its load a tool may take. h2load waits for
