@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/alecthomas/kong"
@@ -79,7 +82,6 @@ func TestCommandLines(t *testing.T) {
 		{"origin", []string{"serve", "--origin", "a:80"}, 2, "", `--origin: "a:80" is not the URL of an origin; write http://`},
 		{"every flag at fault", []string{"serve", "--origin", "http://a", "--http", "x", "--admin", "y", "--log-level", "z"}, 2, "", `--http: "x" is not an address; write host:port, as :8080; --admin: "y"`},
 		{"no address of this machine", []string{"serve", "--origin", "http://a", "--http", "192.0.2.1:0", "--https", "off", "--data", ""}, 1, "", "this machine has no such address: --http ADDR"},
-		{"no name of an address", []string{"serve", "--origin", "http://a", "--http", "127.0.0.1:0", "--https", "off", "--admin", "a..b:0", "--data", ""}, 1, "", "this machine has no such address: --admin ADDR"},
 		{"less memory than an object", []string{"serve", "--config", large, "--memory", "10MiB"}, 2, "", "cache.max_object (1GiB) is more than the memory (10MiB)"},
 		{"less memory than an object, by default", []string{"serve", "--config", large}, 2, "", "more than the memory (256MiB)"},
 		{"set-cookie", []string{"serve", "--origin", "http://a", "--set-cookie", "eat"}, 2, "", "--set-cookie"},
@@ -127,6 +129,22 @@ func TestCommandLines(t *testing.T) {
 				t.Errorf("seawall %q: exit %d with standard error %q", c.args, code, errs)
 			}
 		})
+	}
+}
+
+// What keeps a listener from its address is told apart.
+func TestWhyAListenerIsNotBound(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&net.OpError{Op: "listen", Err: syscall.EADDRINUSE}, "(hint: another program: another port)"},
+		{&net.OpError{Op: "listen", Err: syscall.EADDRNOTAVAIL}, "(hint: this machine has no such address: another port)"},
+		{&net.OpError{Op: "listen", Err: &net.DNSError{Name: "a.example"}}, "(hint: this machine has no such address: another port)"},
+	} {
+		if got := unbound(c.err, "another program", "another port"); !errors.Is(got, c.err) || !strings.HasSuffix(got.Error(), c.want) {
+			t.Errorf("%v: got %v, want %s", c.err, got, c.want)
+		}
 	}
 }
 
