@@ -400,8 +400,22 @@ func (x *exchange) renewBehind() {
 	})
 }
 
+// room is what a fetch needs of its goroutine's stack, as a rule.
+const room = 12 << 10
+
+// deepen makes room on the stack while little is on it. Grown step by step in
+// the depths of the origin's code it is copied frame by frame, three times: 4 %
+// of a miss's samples in a profile, and 1 % with this.
+//
+//go:noinline
+func deepen() byte {
+	var deep [room]byte
+	return deep[time.Now().Nanosecond()%room]
+}
+
 // run fetches, and ends the fill whatever happens.
 func (f *flight) run() {
+	deepen()
 	defer func() {
 		if p := recover(); p != nil {
 			f.h.Stats.Fault(FaultPanic)

@@ -40,6 +40,8 @@ type conn struct {
 	in   []byte // a response head and what came with it
 	out  []byte // a request head
 
+	probed [probed]byte // for probe
+
 	reused   bool
 	answered bool      // bytes of a response came
 	keep     bool      // the exchange leaves the connection fit for another

@@ -167,9 +167,9 @@ const (
 // Some servers say 408 before they close an idle connection; that counts as
 // closing.
 func (c *conn) probe() state {
-	var b [probed]byte
+	b := c.probed[:]
 	c.wire.asking = true
-	n, err := c.rw.Read(b[:])
+	n, err := c.rw.Read(b)
 	c.wire.asking = false
 	switch {
 	case n > 0 && saysTimeout(b[:n]):
@@ -178,7 +178,7 @@ func (c *conn) probe() state {
 		return surplus
 	case c.wire.records.inside():
 		return closed
-	case err == nil || errors.As(err, &errSilent{}):
+	case err == nil || err == errSilent{} || errors.As(err, &errSilent{}): // as it is without TLS
 		return silent
 	}
 	return closed
