@@ -76,8 +76,10 @@ func (x *exchange) callViewer(query string) bool {
 	x.exposed = encode.Exposed(r.Header, nil, r.RequestURI)
 	c.run = x.site.Viewer.Begin(r.Context(), &c.ex)
 	result := c.run.Request()
-	restore(r.Header, "Via", via)
-	restore(r.Header, "Cdn-Loop", loop)
+	if c.ex.Request.Changed || result.Verdict != wasm.Continue {
+		restore(r.Header, "Via", via)
+		restore(r.Header, "Cdn-Loop", loop)
+	}
 	content.rest()
 	switch result.Verdict {
 	case wasm.Failed:
@@ -101,11 +103,11 @@ func (x *exchange) callViewer(query string) bool {
 
 // restore makes lines the field's again.
 func restore(h http.Header, name string, lines []string) {
-	if lines != nil {
-		h[name] = lines
-	} else if _, ok := h[name]; ok { // to look is cheaper than to delete
+	if lines == nil {
 		delete(h, name)
+		return
 	}
+	h[name] = lines
 }
 
 // rewritten takes over what the functions made of the request. What they wrote

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -182,5 +183,35 @@ func TestUpgradeThroughFunctions(t *testing.T) {
 	got := make([]byte, 5)
 	if _, err := io.ReadFull(in, got); err != nil || string(got) != "hello" {
 		t.Errorf("through the tunnel: got %q, %v, want hello", got, err)
+	}
+}
+
+// What belongs to the connection is the node's to say, whatever a guest's host
+// let through: what was there of it stays, all else goes.
+func TestFunctionsSayNothingOfTheConnection(t *testing.T) {
+	names := []string{"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+	for _, name := range append(names, "X-Plain") {
+		for _, closing := range [][]string{nil, {"close"}} {
+			out := httptest.NewRecorder()
+			h := out.Header()
+			w := &functionWriter{ResponseWriter: out, header: h, closing: closing}
+			if closing != nil {
+				h["Connection"] = closing
+			}
+			h[name] = []string{"the guest's"}
+			h["X-Other"] = []string{"stays"}
+			w.writeHead(&abi.Message{Status: 200, Header: h, Changed: true})
+			got, want := out.Result().Header, http.Header{"X-Other": {"stays"}}
+			if name == "X-Plain" {
+				want[name] = []string{"the guest's"}
+			}
+			if closing != nil {
+				want["Connection"] = closing
+			}
+			delete(got, "Content-Type")
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%s, closing %v: got %v, want %v", name, closing, got, want)
+			}
+		}
 	}
 }

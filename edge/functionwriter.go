@@ -183,7 +183,7 @@ func (w *functionWriter) settled(result wasm.Result, m *abi.Message) bool {
 // writeHead writes status and header as the functions left them.
 func (w *functionWriter) writeHead(m *abi.Message) {
 	w.status = m.Status
-	if m.Changed {
+	if m.Changed && (w.closing != nil || w.trailer != nil || ofConnection(m.Header)) {
 		dropConnection(m.Header)
 		restore(m.Header, "Connection", w.closing)
 		restore(m.Header, "Trailer", w.trailer)
@@ -192,10 +192,23 @@ func (w *functionWriter) writeHead(m *abi.Message) {
 		delete(m.Header, "Content-Length")
 	}
 	w.copyHeader(m.Header)
-	if _, ok := w.ResponseWriter.Header()["Content-Type"]; !ok {
-		w.ResponseWriter.Header()["Content-Type"] = nil // net/http would guess one
+	to := w.ResponseWriter.Header()
+	if _, ok := to["Content-Type"]; !ok {
+		to["Content-Type"] = nil // net/http would guess one
 	}
 	w.ResponseWriter.WriteHeader(m.Status)
+}
+
+// ofConnection reports whether there is anything for dropConnection: one pass
+// over a small map costs less than to look for each name.
+func ofConnection(h http.Header) bool {
+	for name := range h {
+		switch name {
+		case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+			return true
+		}
+	}
+	return false
 }
 
 // dropConnection removes what a guest may have said of the connection. Names
@@ -206,7 +219,7 @@ func dropConnection(h http.Header) {
 		return
 	}
 	for _, name := range [...]string{"Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
-		restore(h, name, nil)
+		delete(h, name)
 	}
 }
 

@@ -32,6 +32,7 @@ type guest struct {
 	services abi.Services
 	memory   api.Memory
 	exports  exports
+	wants    abi.Wants // of each stream
 	tick     time.Duration
 	period   time.Duration // tick after the start
 
@@ -158,6 +159,7 @@ func (g *guest) resolve(m api.Module) error {
 			*x.c = c
 		}
 	}
+	g.wants = e.wants()
 	if a := e.allocate; a.some() && !a.result {
 		return errors.New("proxywasm: the module's allocator has no result")
 	}

@@ -61,8 +61,9 @@ func (s *stream) open() bool {
 }
 
 // Wants tells which callbacks the guest exports.
-func (s *stream) Wants() abi.Wants {
-	e := &s.g.exports
+func (s *stream) Wants() abi.Wants { return s.g.wants }
+
+func (e *exports) wants() abi.Wants {
 	return abi.Wants{
 		RequestHeaders:   e.requestHeaders.some(),
 		RequestBody:      e.requestBody.some(),
