@@ -203,7 +203,7 @@ func figures() Config {
 		Version:     "v9",
 		Extras: func() ExtrasFigures {
 			return ExtrasFigures{
-				KeySets:   map[string]KeySetFigures{"login": {Keys: 2, Fetched: 3, Failed: 4, Unknown: 5, Good: time.Unix(1e9, 0)}, "new": {}},
+				KeySets:   map[string]KeySetFigures{"login": {Keys: 2, Fetched: 3, Failed: 4, Unusable: 6, Failing: 7, Unknown: 5, Good: time.Unix(1e9, 0)}, "new": {}},
 				Databases: map[string]DatabaseFigures{"city": {Built: time.Unix(17e8, 0), Read: 6, Failed: 7, Size: 8}},
 			}
 		},
@@ -240,6 +240,8 @@ func TestMetrics(t *testing.T) {
 		`seawall_jwks_keys{set="new"} 0`,
 		`seawall_jwks_fetches_total{result="good",set="login"} 3`,
 		`seawall_jwks_fetches_total{result="failed",set="login"} 4`,
+		`seawall_jwks_fetches_total{result="unusable",set="login"} 6`,
+		`seawall_jwks_failing{set="login"} 7`,
 		`seawall_jwks_unknown_total{set="login"} 5`,
 		`seawall_jwks_fetched_timestamp_seconds{set="login"} 1e+09`,
 		`seawall_geo_build_timestamp_seconds{database="city"} 1.7e+09`,

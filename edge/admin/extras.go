@@ -11,7 +11,9 @@ type ExtrasFigures struct {
 // KeySetFigures are of one fetched set.
 type KeySetFigures struct {
 	Keys            int       // in use
-	Fetched, Failed uint64    // fetches
+	Fetched, Failed uint64    // fetches that worked, and that brought no page
+	Unusable        uint64    // fetches of a page without keys that can be used
+	Failing         int64     // fetches in a row without keys
 	Unknown         uint64    // tokens with a kid that it does not have
 	Good            time.Time // of the last fetch that worked; zero: none
 }
@@ -33,6 +35,8 @@ func (s *sink) extras(h *Handler) {
 		s.gauge("jwks_keys", "Keys of the set in use.", float64(k.Keys), "set", name)
 		s.counter("jwks_fetches_total", "Fetches of the set.", k.Fetched, "set", name, "result", "good")
 		s.counter("jwks_fetches_total", "Fetches of the set.", k.Failed, "set", name, "result", "failed")
+		s.counter("jwks_fetches_total", "Fetches of the set.", k.Unusable, "set", name, "result", "unusable")
+		s.gauge("jwks_failing", "Fetches in a row that brought no keys; 0 when the last one did.", float64(k.Failing), "set", name)
 		s.counter("jwks_unknown_total", "Tokens whose key id the set does not have.", k.Unknown, "set", name)
 		if !k.Good.IsZero() {
 			s.gauge("jwks_fetched_timestamp_seconds", "When the set was last fetched.", float64(k.Good.Unix()), "set", name)

@@ -362,7 +362,9 @@ type Figures struct {
 // KeyFigures are of one fetched set, since it was opened.
 type KeyFigures struct {
 	Keys            int       // in use
-	Fetched, Failed uint64    // fetches
+	Fetched, Failed uint64    // fetches that worked, and that brought no page
+	Unusable        uint64    // fetches of a page without keys that can be used
+	Failing         int64     // fetches in a row without keys; 0 when the last worked
 	Unknown         uint64    // tokens whose kid it does not have
 	Good            time.Time // of the last fetch that worked; zero: none
 }
@@ -385,7 +387,8 @@ func (s *Services) Figures() Figures {
 	for name, k := range s.set.keys {
 		if r := k.remote; r != nil {
 			keys, _ := r.now()
-			one := KeyFigures{Keys: len(keys), Fetched: r.fetched.Load(), Failed: r.failed.Load(), Unknown: r.unknown.Load()}
+			one := KeyFigures{Keys: len(keys), Fetched: r.fetched.Load(), Failed: r.failed.Load(), Unusable: r.unusable.Load(),
+				Failing: r.faults.Load(), Unknown: r.unknown.Load()}
 			if at := r.good.Load(); at != 0 {
 				one.Good = time.Unix(0, at)
 			}

@@ -32,13 +32,13 @@ type jwk struct {
 
 // parseKeySet reads a JWK set. Keys that cannot be used are skipped, as RFC
 // 7517, 5 has it, and named in skipped with the reason; a set without a usable
-// key is an error. algorithms narrow those of each key, as in Key.
+// key is errUnusable. algorithms narrow those of each key, as in Key.
 func parseKeySet(text []byte, algorithms []string) (keys []verifier, skipped []string, err error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
 	if err := json.Unmarshal(text, &set); err != nil {
-		return nil, nil, errors.New("the page is no JWK set: it is not the JSON of an object with a list of keys")
+		return nil, nil, fmt.Errorf("%w: it is no JWK set, the JSON of an object with a list of keys", errUnusable)
 	}
 	skip := func(i int, kid string, why error) {
 		if len(skipped) < 8 {
@@ -62,7 +62,7 @@ func parseKeySet(text []byte, algorithms []string) (keys []verifier, skipped []s
 		keys = append(keys, v)
 	}
 	if len(keys) == 0 {
-		return nil, skipped, fmt.Errorf("none of %d keys can be used", len(set.Keys))
+		return nil, skipped, fmt.Errorf("%w: none of %d keys can be used", errUnusable, len(set.Keys))
 	}
 	return keys, skipped, nil
 }

@@ -25,6 +25,10 @@ const (
 	mostRetry    = time.Minute
 )
 
+// errUnusable is of a page that came whole and has no keys for the node: who
+// runs it has to mend it, not the network.
+var errUnusable = errors.New("the page has no usable keys")
+
 // keySet is a JWKS that is fetched and kept. One goroutine fetches, from
 // openKeySet to close. Verifying never waits for it: what is not known at the
 // moment is refused, and the goroutine asked to look again.
@@ -41,14 +45,24 @@ type keySet struct {
 	began atomic.Int64               // when the last fetch began, in ns since 1970
 	good  atomic.Int64               // when the last one ended that worked; 0 is never
 
-	fetched, failed, unknown atomic.Uint64
+	fetched, failed, unusable, unknown atomic.Uint64
+
+	faults atomic.Int64 // fetches without keys in a row
 
 	// Of the goroutine alone.
-	page   []byte // the last good one, to know it again
-	etag   string
-	faults int  // in a row
-	down   bool // said so
+	page []byte // the last good one, to know it again
+	etag string
+	said trouble
 }
+
+// trouble is why a set brings no keys.
+type trouble uint8
+
+const (
+	noTrouble trouble = iota
+	noPage            // it cannot be had
+	noKeys            // it has none that can be used
+)
 
 // transport is how key sets are fetched. Nothing is kept open between fetches.
 // Proxies of the environment are not asked, as for functions' own calls.
@@ -126,24 +140,40 @@ func (s *keySet) fetch(ctx context.Context) time.Duration {
 	if err == nil {
 		s.fetched.Add(1)
 		s.good.Store(time.Now().UnixNano())
-		if s.down {
+		if s.said != noTrouble {
 			s.log.Info("the keys of a set can be fetched again", "keys", s.name)
 		}
-		s.faults, s.down = 0, false
+		s.faults.Store(0)
+		s.said = noTrouble
 		return jitter(min(max(lifetime, leastRefresh), s.key.JWKS.Refresh))
 	}
-	s.failed.Add(1)
-	if !s.down {
-		hint := "the last ones stay in use"
-		if s.keys.Load() == nil {
-			hint = "functions that verify with them refuse until they come"
-		}
-		s.log.Warn("the keys of a set cannot be fetched", "keys", s.name, "url", s.key.JWKS.URL, "error", err, "hint", hint)
-	}
-	s.down = true
-	retry := min(firstRetry<<min(s.faults, 6), mostRetry, s.key.JWKS.Refresh)
-	s.faults++
+	s.complain(err)
+	retry := min(firstRetry<<min(s.faults.Load(), 6), mostRetry, s.key.JWKS.Refresh)
+	s.faults.Add(1)
 	return jitter(retry)
+}
+
+// complain counts a fetch that brought no keys, and says so when it is the
+// first, or has another reason than the one before.
+func (s *keySet) complain(err error) {
+	why, text := noPage, "the keys of a set cannot be fetched"
+	if errors.Is(err, errUnusable) {
+		why, text = noKeys, "the page of a set has no keys that can be used"
+		s.unusable.Add(1)
+	} else {
+		s.failed.Add(1)
+	}
+	if s.said == why {
+		return
+	}
+	s.said = why
+	args := []any{"keys", s.name, "url", s.key.JWKS.URL, "error", err}
+	if s.keys.Load() == nil {
+		args = append(args, "hint", "functions that verify with them refuse until they come")
+	} else {
+		args = append(args, "fetched", time.Unix(0, s.good.Load()).UTC().Format(time.RFC3339), "hint", "the last ones stay in use")
+	}
+	s.log.Warn(text, args...)
 }
 
 // jitter makes nodes that began together ask apart: it takes up to a fifth

@@ -247,14 +247,42 @@ func TestTheLastKeysStayWhenThePageCannotBeHad(t *testing.T) {
 			time.Sleep(5 * time.Hour)
 			expect(t, name+": hours after it broke again", check(token), "valid")
 			f := services.Figures().Keys["login"]
-			if f.Fetched == 0 || f.Failed < 100 || f.Keys != 1 || time.Since(f.Good) < 4*time.Hour {
+			bad, others, said := f.Failed, f.Unusable, "cannot be fetched"
+			if name == "no JSON" || name == "no keys" {
+				bad, others, said = f.Unusable, f.Failed, "has no keys that can be used"
+			}
+			if f.Fetched == 0 || bad < 100 || others != 0 || f.Failing < 100 || f.Keys != 1 || time.Since(f.Good) < 4*time.Hour {
 				t.Errorf("%s: figures %+v", name, f)
 			}
 			text := log.String()
-			expect(t, name+": times said\n"+text, strings.Count(text, "cannot be fetched"), 2)
+			expect(t, name+": times said\n"+text, strings.Count(text, said), 2)
+			expect(t, name+": when the last ones came\n"+text, strings.Count(text, "fetched="+f.Good.UTC().Format(time.RFC3339)), 1)
 			expect(t, name+": times good again", strings.Count(text, "can be fetched again"), 1)
 		})
 	}
+}
+
+// Another reason is said even while it does not work: a page that stays away
+// and then comes without keys, say.
+func TestAnotherReasonIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := someSigners(t)
+		good := setOf(t, jwkOf(t, &s.p256.PublicKey, map[string]any{"kid": "k"}))
+		i := newIssuer(good)
+		var log bytes.Buffer
+		_, _, services := login(t, i, &log)
+		for _, fault := range []func(){
+			func() { i.status(500, "oh") }, func() { i.serves(`{"keys":[{"kty":"oct"}]}`) }, func() { i.status(500, "oh") }, func() { i.serves(good) },
+		} {
+			fault()
+			time.Sleep(3 * time.Hour)
+		}
+		synctest.Wait()
+		expect(t, "warnings\n"+log.String(), strings.Count(log.String(), "level=WARN"), 3)
+		if f := services.Figures().Keys["login"]; f.Failing != 0 || f.Failed == 0 || f.Unusable == 0 {
+			t.Errorf("once it works again: figures %+v, want some of both failures, and none in a row", f)
+		}
+	})
 }
 
 type broken struct{}
