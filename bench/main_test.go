@@ -192,7 +192,7 @@ func wire(addr string, o object) ([]string, int, error) {
 	}
 }
 
-// TestInterruptCleansUp ends a run in the middle.
+// TestInterruptCleansUp ends a run in the middle, which writes what it has.
 func TestInterruptCleansUp(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the comparison needs Linux")
@@ -209,6 +209,9 @@ func TestInterruptCleansUp(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "seawall-bench-*")); len(left) > 0 {
 		t.Errorf("the run left %q; want nothing", left)
+	}
+	if !strings.Contains(out.String(), "| hits-h1-1k | net/http |") || !strings.Contains(out.String(), "1 round of 50") {
+		t.Errorf("got the table\n%s\nwant in it what was measured before", out.String())
 	}
 }
 

@@ -64,13 +64,13 @@ func peers() []*peer {
 		{name: bare, speaks: "h1 h1s h2 h3", start: startBare,
 			note: "a bare handler that writes the same bytes: no cache, no log"},
 		{name: "nginx", program: "nginx", version: []string{"-v"}, speaks: "h1 h1s h2", caches: true, start: startNginx,
-			note: "proxy_cache in files (in the page cache), access log on; no purge in the open version"},
+			note: "proxy_cache in files (in the page cache), access log on; no purge in the open version; its files run past their limit between the turns of its cache manager"},
 		{name: "varnish", program: "varnishd", version: []string{"-V"}, speaks: "h1", caches: true, purges: true, start: startVarnish,
 			note: "memory storage, log in shared memory without varnishncsa; it does not speak TLS"},
 		{name: "haproxy", program: "haproxy", version: []string{"-v"}, speaks: "h1 h1s h2", caches: true, start: startHAProxy,
 			note: "cache in memory, access log to a file; it does not collapse, revalidate or purge"},
 		{name: "trafficserver", program: "traffic_server", version: []string{"--version"}, speaks: "h1 h1s h2", caches: true, purges: true, start: startTrafficServer,
-			note: "RAM cache before a cache file, access log on"},
+			note: "RAM cache of the budget before a cache file of 128 MiB at least, access log on"},
 	}
 }
 

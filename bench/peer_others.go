@@ -261,6 +261,7 @@ func startTrafficServer(_ context.Context, s *setting) (*server, error) {
 		// The plugin that tells what is kept looks at every request: only where
 		// that is asked for.
 		files["etc/plugin.config"] = "stats_over_http.so\n"
+		files["etc/records.config"] += "CONFIG proxy.config.raw_stat_sync_interval_ms INT 50\n"
 		srv.kept = keptByTrafficServer(s.clear)
 	}
 	if err := s.write(files); err != nil {
