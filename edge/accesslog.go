@@ -277,144 +277,111 @@ const (
 // appendRecord appends r as one line, with its line feed.
 func appendRecord(b []byte, r *Record, format LogFormat) []byte {
 	e := encoder{b: b, json: format == LogJSON}
-	e.begin()
-	e.time("time", r.Time)
+	e.time(r.Time)
 	if r.ID == "" && r.number != 0 {
-		e.hex("id", r.number)
+		e.name(" id=", `,"id":"`)
+		e.b = appendHex(e.b, r.number)
+		e.quote()
 	}
-	e.text("id", r.ID, maxValue)
-	e.text("site", r.Site, maxValue)
-	e.text("client", r.Client, maxValue)
-	e.text("method", r.Method, maxValue)
-	e.url("url", r.Scheme, r.Host, r.Target)
-	e.text("protocol", r.Proto, maxValue)
-	e.int("status", int64(r.Status))
-	e.int("bytes", r.Bytes)
-	e.seconds("duration", r.Duration)
-	e.seconds("first_byte", r.FirstByte)
-	e.text("outcome", r.Outcome.String(), maxValue)
-	e.text("detail", r.Detail, maxValue)
+	e.text(" id=", `,"id":`, r.ID, maxValue)
+	e.text(" site=", `,"site":`, r.Site, maxValue)
+	e.text(" client=", `,"client":`, r.Client, maxValue)
+	e.text(" method=", `,"method":`, r.Method, maxValue)
+	e.url(r.Scheme, r.Host, r.Target)
+	e.text(" protocol=", `,"protocol":`, r.Proto, maxValue)
+	e.int(" status=", `,"status":`, int64(r.Status))
+	e.int(" bytes=", `,"bytes":`, r.Bytes)
+	e.seconds(" duration=", `,"duration":`, r.Duration)
+	e.seconds(" first_byte=", `,"first_byte":`, r.FirstByte)
+	e.text(" outcome=", `,"outcome":`, r.Outcome.String(), maxValue)
+	e.text(" detail=", `,"detail":`, r.Detail, maxValue)
 	if r.Origin != "" {
-		e.text("origin", r.Origin, maxValue)
-		e.seconds("origin_duration", r.OriginTime)
+		e.text(" origin=", `,"origin":`, r.Origin, maxValue)
+		e.seconds(" origin_duration=", `,"origin_duration":`, r.OriginTime)
 	}
-	e.text("functions", r.Functions, maxValue)
-	e.text("tls", r.TLS, maxValue)
-	e.text("referer", r.Referer, maxAgent)
-	e.text("user_agent", r.UserAgent, maxAgent)
-	e.end()
-	return e.b
-}
-
-// encoder appends fields in either format. Names are ours and need no
-// escaping; empty strings are left out.
-type encoder struct {
-	b    []byte
-	json bool
-	some bool
-}
-
-func (e *encoder) begin() {
-	if e.json {
-		e.b = append(e.b, '{')
-	}
-}
-
-func (e *encoder) end() {
+	e.text(" functions=", `,"functions":`, r.Functions, maxValue)
+	e.text(" tls=", `,"tls":`, r.TLS, maxValue)
+	e.text(" referer=", `,"referer":`, r.Referer, maxAgent)
+	e.text(" user_agent=", `,"user_agent":`, r.UserAgent, maxAgent)
 	if e.json {
 		e.b = append(e.b, '}')
 	}
-	e.b = append(e.b, '\n')
+	return append(e.b, '\n')
 }
 
-func (e *encoder) name(name string) {
+// encoder appends fields in either format. A name comes as each of them writes
+// it, with what stands between it and the field before; names need no escaping.
+// Empty strings are left out.
+type encoder struct {
+	b    []byte
+	json bool
+}
+
+func (e *encoder) name(text, json string) {
 	if e.json {
-		if e.some {
-			e.b = append(e.b, ',')
-		}
-		e.b = append(append(append(e.b, '"'), name...), '"', ':')
-	} else {
-		if e.some {
-			e.b = append(e.b, ' ')
-		}
-		e.b = append(append(e.b, name...), '=')
+		text = json
 	}
-	e.some = true
+	e.b = append(e.b, text...)
 }
 
-func (e *encoder) time(name string, t time.Time) {
-	e.name(name)
+// quote ends what is a string in JSON.
+func (e *encoder) quote() {
 	if e.json {
 		e.b = append(e.b, '"')
 	}
-	// By hand, since AppendFormat interprets its layout for every line.
+}
+
+// time writes t in UTC to the millisecond (RFC 3339), as the first field. By
+// hand, since AppendFormat interprets its layout for every line.
+func (e *encoder) time(t time.Time) {
+	e.name("time=", `{"time":"`)
 	t = t.UTC()
 	year, month, day := t.Date()
 	hour, minute, second := t.Clock()
-	e.digits(year, 4, '-')
-	e.digits(int(month), 2, '-')
-	e.digits(day, 2, 'T')
-	e.digits(hour, 2, ':')
-	e.digits(minute, 2, ':')
-	e.digits(second, 2, '.')
-	e.digits(t.Nanosecond()/1e6, 3, 'Z')
-	if e.json {
-		e.b = append(e.b, '"')
-	}
+	var d [24]byte
+	digits(d[0:5], year, '-')
+	digits(d[5:8], int(month), '-')
+	digits(d[8:11], day, 'T')
+	digits(d[11:14], hour, ':')
+	digits(d[14:17], minute, ':')
+	digits(d[17:20], second, '.')
+	digits(d[20:24], t.Nanosecond()/1e6, 'Z')
+	e.b = append(e.b, d[:]...)
+	e.quote()
 }
 
-func (e *encoder) int(name string, v int64) {
-	e.name(name)
-	e.b = strconv.AppendInt(e.b, v, 10)
-}
-
-// hex writes v as 16 hexadecimal digits.
-func (e *encoder) hex(name string, v uint64) {
-	e.name(name)
-	if e.json {
-		e.b = append(e.b, '"')
-	}
-	e.b = appendHex(e.b, v)
-	if e.json {
-		e.b = append(e.b, '"')
-	}
-}
-
-// appendHex appends v as 16 hexadecimal digits.
-func appendHex(b []byte, v uint64) []byte {
-	for shift := 60; shift >= 0; shift -= 4 {
-		b = append(b, "0123456789abcdef"[v>>shift&15])
-	}
-	return b
-}
-
-// seconds writes d as seconds with six decimals; a negative one is 0.
-func (e *encoder) seconds(name string, d time.Duration) {
-	e.name(name)
-	micros := max(d.Microseconds(), 0)
-	e.b = strconv.AppendInt(e.b, micros/1e6, 10)
-	e.b = append(e.b, '.')
-	e.digits(int(micros%1e6), 6, 0)
-}
-
-// digits writes v, not negative, as its last n digits, then after unless 0.
-func (e *encoder) digits(v, n int, after byte) {
-	var d [8]byte
-	for i := n - 1; i >= 0; i-- {
+// digits fills d with the last digits of v, which is not negative, and with
+// after behind them.
+func digits(d []byte, v int, after byte) {
+	last := len(d) - 1
+	d[last] = after
+	for i := last - 1; i >= 0; i-- {
 		d[i] = byte('0' + v%10)
 		v /= 10
 	}
-	e.b = append(e.b, d[:n]...)
-	if after != 0 {
-		e.b = append(e.b, after)
-	}
 }
 
-func (e *encoder) text(name, v string, limit int) {
+func (e *encoder) int(text, json string, v int64) {
+	e.name(text, json)
+	e.b = strconv.AppendInt(e.b, v, 10)
+}
+
+// seconds writes d as seconds with six decimals; a negative one is 0.
+func (e *encoder) seconds(text, json string, v time.Duration) {
+	e.name(text, json)
+	micros := max(v.Microseconds(), 0)
+	var d [7]byte
+	digits(d[:], int(micros%1e6), 0)
+	e.b = strconv.AppendInt(e.b, micros/1e6, 10)
+	e.b = append(e.b, '.')
+	e.b = append(e.b, d[:6]...)
+}
+
+func (e *encoder) text(text, json, v string, limit int) {
 	if v == "" {
 		return
 	}
-	e.name(name)
+	e.name(text, json)
 	if !e.json && plain(v) && len(v) <= limit {
 		e.b = append(e.b, v...)
 		return
@@ -425,9 +392,8 @@ func (e *encoder) text(name, v string, limit int) {
 }
 
 // url writes scheme, host and target as one quoted value.
-func (e *encoder) url(name, scheme, host, target string) {
-	e.name(name)
-	e.b = append(e.b, '"')
+func (e *encoder) url(scheme, host, target string) {
+	e.name(` url="`, `,"url":"`)
 	if host != "" {
 		e.escape(scheme, maxValue)
 		e.b = append(e.b, "://"...)
@@ -435,6 +401,15 @@ func (e *encoder) url(name, scheme, host, target string) {
 	}
 	e.escape(target, maxTarget)
 	e.b = append(e.b, '"')
+}
+
+// appendHex appends v as 16 hexadecimal digits.
+func appendHex(b []byte, v uint64) []byte {
+	var d [16]byte
+	for i := range d {
+		d[i] = "0123456789abcdef"[v>>(60-4*i)&15]
+	}
+	return append(b, d[:]...)
 }
 
 // plain reports whether v can stand in a text line as it is: no white space,
