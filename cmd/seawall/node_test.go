@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"runtime"
+	"runtime/metrics"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -190,6 +192,33 @@ func TestMemoryLimitIsTheOperators(t *testing.T) {
 	var errs bytes.Buffer
 	if fail(&terminal{io.Discard, &errs}, io.ErrUnexpectedEOF) != exitFailed || !strings.HasPrefix(errs.String(), "seawall: ") {
 		t.Errorf("a failure reads %q", errs.String())
+	}
+}
+
+// The floor is counted where the collector's next run is planned, and is the
+// operator's to leave out.
+func TestFloorPutsOffTheCollector(t *testing.T) {
+	goal := func() uint64 {
+		runtime.GC()
+		sample := []metrics.Sample{{Name: "/gc/heap/goal:bytes"}}
+		metrics.Read(sample)
+		return sample[0].Value.Uint64()
+	}
+	t.Setenv("GOMEMLIMIT", "")
+	t.Setenv("GOGC", "")
+	before := goal()
+	kept := floor()
+	if after := goal(); after < before+uint64(heapFloor) {
+		t.Errorf("the collector's goal went from %d to %d, want %d more at least", before, after, heapFloor)
+	}
+	runtime.KeepAlive(kept)
+	for _, name := range []string{"GOMEMLIMIT", "GOGC"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, "100")
+			if got := floor(); got != nil {
+				t.Errorf("%d bytes with %s, want none", len(got), name)
+			}
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -75,6 +76,7 @@ func (c *serveCommand) Run(t *terminal) error {
 	}
 	ends := n.serve()
 	n.announce(d, limitMemory(s.Cache.Memory))
+	defer runtime.KeepAlive(floor())
 	return n.run(signals, ends, c.Drain, c.settings)
 }
 
@@ -173,13 +175,28 @@ func (c *serveCommand) dataPath() (string, error) {
 	return defaultData()
 }
 
+// heapFloor counts as live to the collector, which so begins no earlier than
+// when about as much has been allocated since it last ran: a node's own live
+// heap is a few MiB beside what it stores, and small hits would have it run every
+// thousand of them. Nothing is ever written there, so it takes no memory.
+const heapFloor = 16 * mib
+
+// floor returns what is to be kept for as long as the node serves; nothing where
+// the operator told the collector what to do.
+func floor() []byte {
+	if os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
+		return nil
+	}
+	return make([]byte, heapFloor)
+}
+
 // limitMemory tells the collector what the process should stay within, unless
 // the operator did, and returns the limit; 0 is none of ours.
 func limitMemory(budget int64) int64 {
-	if os.Getenv("GOMEMLIMIT") != "" || budget > math.MaxInt64-memoryMargin {
+	if os.Getenv("GOMEMLIMIT") != "" || budget > math.MaxInt64-memoryMargin-heapFloor {
 		return 0
 	}
-	debug.SetMemoryLimit(budget + memoryMargin)
+	debug.SetMemoryLimit(budget + memoryMargin + heapFloor)
 	return budget + memoryMargin
 }
 
