@@ -92,10 +92,11 @@ func (x *exchange) send(o *Object, from readFrom, length []string) {
 }
 
 // counted reports whether net/http writes the Content-Length of a whole body of
-// this size by itself, as it does in HTTP/1 for what it still holds when the
-// handler ends (2,048 bytes). A ninth field costs the header's map a table, twice.
+// this size by itself, as it does in HTTP/1.1 and 2 for what it still holds when
+// the handler ends (2,048 bytes at least). A ninth field costs the header's map a
+// table, twice.
 func (x *exchange) counted(size int64) bool {
-	return size > 0 && size < 2<<10 && x.r.ProtoMajor == 1 && x.method == http.MethodGet && x.called == nil
+	return size > 0 && size < 2<<10 && x.r.ProtoMajor < 3 && x.method == http.MethodGet && x.called == nil
 }
 
 // fields sets the stored fields. Their slices are shared: net/http only reads

@@ -89,12 +89,24 @@ type conn struct {
 	frames  frames
 	written atomic.Int64 // bytes, in HTTP/2
 	running running      // exchanges of HTTP/2
+	told    atomic.Int64 // answers
 
 	unshaken atomic.Bool // its failed handshake is counted
 	agreed   atomic.Pointer[tls.ConnectionState]
 
 	mu     sync.Mutex
 	closed bool // guarded by mu
+}
+
+// announceEvery is how many answers of a connection say that HTTP/3 is here, and
+// of those behind them one in as many: its client, which has not taken the hint,
+// may come to ask for another host, or forget after altSvcAge.
+const announceEvery = 64
+
+// announces counts an answer and reports whether it carries Alt-Svc.
+func (c *conn) announces() bool {
+	n := c.told.Add(1)
+	return n <= announceEvery || n%announceEvery == 0
 }
 
 // index is where the connection counts in Server.open.

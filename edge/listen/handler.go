@@ -25,7 +25,7 @@ func (s *Server) wrap(h http.Handler) http.Handler {
 			}
 			c.busy.Store(true)
 			c.head.over()
-			if r.TLS = c.state(); r.TLS != nil && c.altSvc != nil {
+			if r.TLS = c.state(); r.TLS != nil && c.altSvc != nil && c.announces() {
 				w.Header()["Alt-Svc"] = c.altSvc
 			}
 			s.lastOfItsConnection(w, r, c)

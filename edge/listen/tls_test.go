@@ -269,6 +269,31 @@ func TestOneClientsLimitExempts(t *testing.T) {
 	}
 }
 
+// A connection that stays is not told again with every answer.
+func TestAltSvcIsSaidOftenEnough(t *testing.T) {
+	for _, p := range protocols[1:4] {
+		if !p.secure {
+			continue
+		}
+		t.Run(p.name, func(t *testing.T) {
+			n := startFull(t, &Server{Handler: http.HandlerFunc(hello)})
+			c, url := p.client(t, n)
+			for i := 1; i <= 3*announceEvery; i++ {
+				res, err := c.Get(url)
+				if err != nil {
+					t.Fatal(err)
+				}
+				io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+				said := res.Header.Get("Alt-Svc") != ""
+				if want := i <= announceEvery || i%announceEvery == 0; said != want {
+					t.Fatalf("answer %d of the connection has Alt-Svc: %v, want %v", i, said, want)
+				}
+			}
+		})
+	}
+}
+
 // A client that opens no window is cut, and its handler gets an error.
 func TestStreamsThatTakeNothingAreCut(t *testing.T) {
 	for _, p := range protocols[2:] {
