@@ -72,13 +72,34 @@ func (c *patient) Write(b []byte) (int, error) {
 	}
 }
 
-// ReadFrom cannot go on where it was ended too early: what it has read and not
-// written would be lost.
+// ReadFrom cannot go on where it was ended too early, what it has read and not
+// written would be lost, but for a net.Buffers, which keeps what was not written.
 func (c *patient) ReadFrom(r io.Reader) (int64, error) {
+	if blocks, ok := r.(*net.Buffers); ok {
+		return c.writeBlocks(blocks)
+	}
 	c.out.enter()
 	defer c.out.leave()
 	c.out.arm(c.since)
 	return c.transport.ReadFrom(r)
+}
+
+// writeBlocks is Write for several slices, which go in one system call.
+func (c *patient) writeBlocks(blocks *net.Buffers) (int64, error) {
+	c.out.enter()
+	defer c.out.leave()
+	var all int64
+	for {
+		if c.out.wanted.Load() == past {
+			return all, os.ErrDeadlineExceeded
+		}
+		c.out.prepare(c.since)
+		n, err := blocks.WriteTo(c.transport)
+		all += n
+		if err == nil || !c.out.early(err, c.since) {
+			return all, err
+		}
+	}
 }
 
 func (c *patient) SetReadDeadline(t time.Time) error {

@@ -106,27 +106,65 @@ func TestDeadlineEndsACallAtItsTime(t *testing.T) {
 
 // TestWriteGoesOnWhereATimerEndedItTooEarly loses and repeats nothing.
 func TestWriteGoesOnWhereATimerEndedItTooEarly(t *testing.T) {
+	for _, way := range []struct {
+		name string
+		call func(*patient) (int64, error)
+	}{
+		{"one slice", func(c *patient) (int64, error) { n, err := c.Write([]byte("0123456789")); return int64(n), err }},
+		{"several", func(c *patient) (int64, error) {
+			return c.ReadFrom(&net.Buffers{[]byte("0123"), []byte("4"), []byte("56789")})
+		}},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			withPatient(t, func(t *testing.T, c *patient, _ *pipe, peer net.Conn) {
+				c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+				go c.Write([]byte("a"))
+				peer.Read(make([]byte, 1)) // the timer is set
+				synctest.Wait()
+				c.SetWriteDeadline(time.Now().Add(time.Minute))
+				go func() {
+					if n, err := way.call(c); n != 10 || err != nil {
+						t.Errorf("%d bytes, %v; want 10, nil", n, err)
+					}
+					c.Close()
+				}()
+				var got []byte
+				for {
+					time.Sleep(3 * time.Second)
+					b := make([]byte, 3)
+					n, err := peer.Read(b)
+					if got = append(got, b[:n]...); err != nil {
+						break
+					}
+				}
+				if string(got) != "0123456789" {
+					t.Errorf("got %q, want 0123456789", got)
+				}
+			})
+		})
+	}
+}
+
+// TestBlocksEndAtTheirTime: what was not taken is left to be written later.
+func TestBlocksEndAtTheirTime(t *testing.T) {
 	withPatient(t, func(t *testing.T, c *patient, _ *pipe, peer net.Conn) {
-		c.SetWriteDeadline(time.Now().Add(2 * time.Second))
-		go c.Write([]byte("a"))
-		peer.Read(make([]byte, 1)) // the timer is set
-		synctest.Wait()
-		c.SetWriteDeadline(time.Now().Add(time.Minute))
-		go func() {
-			c.Write([]byte("0123456789"))
-			c.Close()
-		}()
-		var got []byte
-		for {
-			time.Sleep(3 * time.Second)
-			b := make([]byte, 3)
-			n, err := peer.Read(b)
-			if got = append(got, b[:n]...); err != nil {
-				break
-			}
+		began := time.Now()
+		c.SetWriteDeadline(began.Add(10 * time.Second))
+		go io.ReadFull(peer, make([]byte, 3))
+		blocks := net.Buffers{[]byte("01"), []byte("23"), []byte("45")}
+		n, err := c.ReadFrom(&blocks)
+		if n != 3 || !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != 10*time.Second {
+			t.Errorf("%d bytes, %v after %v; want 3, a deadline exceeded after 10s", n, err, time.Since(began))
 		}
-		if string(got) != "0123456789" {
-			t.Errorf("got %q, want 0123456789", got)
+		c.SetWriteDeadline(time.Unix(1, 0))
+		if n, err := c.ReadFrom(&blocks); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("after a deadline: %d bytes, %v", n, err)
+		}
+		c.SetWriteDeadline(time.Now().Add(10 * time.Second))
+		go c.ReadFrom(&blocks)
+		rest := make([]byte, 3)
+		if _, err := io.ReadFull(peer, rest); err != nil || string(rest) != "345" {
+			t.Errorf("the rest is %q, %v; want 345", rest, err)
 		}
 	})
 }
