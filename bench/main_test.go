@@ -153,6 +153,7 @@ func TestBareHandlerWritesAsMuchAsAHit(t *testing.T) {
 	if !slices.Equal(fields[0], fields[1]) {
 		t.Errorf("fields: Seawall sends %q, the bare handler %q; want the same", fields[0], fields[1])
 	}
+	t.Logf("GET %s: Seawall sends %d bytes, the bare handler %d", o.path(), lengths[0], lengths[1])
 	// ttl may have a digit less in one of them.
 	if d := lengths[0] - lengths[1]; d < -4 || d > 4 {
 		t.Errorf("GET %s: Seawall sends %d bytes, the bare handler %d; want the same within 4", o.path(), lengths[0], lengths[1])

@@ -184,6 +184,7 @@ func (r *runner) runGroup(ctx context.Context, round int, group []scenario, riva
 	if group[0].wasm {
 		if set.function, err = r.builtFunction(ctx); err != nil {
 			r.note("%s is skipped: %v", group[0].name, err)
+			r.report.skip(group[0].group, "the edge function", "could not be built")
 			return 0, ctx.Err()
 		}
 	}
