@@ -16,7 +16,7 @@ func roomy() []byte {
 }
 
 // trackedPages are those of the smallest snapshot that is tracked on Linux.
-const trackedPages = 1
+const trackedPages = 2
 
 // TestRestoreTakesBackAllThatWasWritten writes anywhere in machines' memories,
 // in several at a time, and compares the whole with the snapshot. Restored
