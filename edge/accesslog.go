@@ -41,7 +41,7 @@ type Record struct {
 	Origin             string
 	OriginTime         time.Duration
 	Functions          string // that ran, by name
-	TLS                string
+	TLS                string // its version, "1.3"
 	Referer, UserAgent string
 
 	number uint64 // what ID would say, where that is empty

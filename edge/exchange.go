@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -379,7 +380,21 @@ func (x *exchange) record(took time.Duration) {
 		rec.Site = x.site.Name
 		rec.Functions = x.functionNames()
 	}
+	if x.r.TLS != nil {
+		rec.TLS = versionOf(x.r.TLS)
+	}
 	x.h.Access.Append(&rec)
+}
+
+// versionOf is the version of TLS as the configuration writes it.
+func versionOf(state *tls.ConnectionState) string {
+	switch state.Version {
+	case tls.VersionTLS13:
+		return "1.3"
+	case tls.VersionTLS12:
+		return "1.2"
+	}
+	return "other"
 }
 
 // server is the server that a request to the origin went to last.

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -104,6 +107,69 @@ func TestEveryProtocolMissesThenHits(t *testing.T) {
 	if res, _ := get(p.front + "/clear"); res == nil || res.Header.Get("Alt-Svc") != "" {
 		t.Errorf("in clear: got %+v, want an answer without Alt-Svc", res)
 	}
+}
+
+// What the access log says of a miss and a hit, by every protocol and in clear.
+func TestAccessLogTellsOfEveryProtocol(t *testing.T) {
+	from := sampleServer(t, func(r *http.Request) string { return "twelve bytes" })
+	file := filepath.Join(t.TempDir(), "access.log")
+	p := secureNode(t, "--origin", from, "--data", "", "--access-log", file, "--log-format", "json")
+	lines := 0
+	check := func(t *testing.T, url, proto, version string) {
+		lines += 2
+		var log []byte
+		p.until("both lines are there", func() bool {
+			log, _ = os.ReadFile(file)
+			return bytes.Count(log, []byte{'\n'}) == lines
+		})
+		for i, line := range bytes.Split(log, []byte{'\n'})[lines-2 : lines] {
+			outcome, origin := "miss", strings.TrimPrefix(from, "http://")
+			if i == 1 {
+				outcome, origin = "hit", ""
+			}
+			want := map[string]any{
+				"site": "default", "client": "127.0.0.1", "method": "GET", "url": url, "protocol": proto, "status": 200.0,
+				"bytes": 12.0, "outcome": outcome, "user_agent": "log/1",
+			}
+			for name, value := range map[string]string{"tls": version, "origin": origin} {
+				if value != "" {
+					want[name] = value
+				}
+			}
+			var got map[string]any
+			if err := json.Unmarshal(line, &got); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			for _, name := range []string{"time", "id", "duration", "first_byte"} {
+				if got[name] == nil {
+					t.Errorf("no %s: %s", name, line)
+				}
+				delete(got, name)
+			}
+			if delete(got, "origin_duration"); !maps.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		}
+	}
+	twice := func(t *testing.T, c *http.Client, url string) {
+		for range 2 {
+			req, _ := http.NewRequest(http.MethodGet, url, nil)
+			req.Header.Set("User-Agent", "log/1")
+			res, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+		}
+	}
+	eachProtocol(t, func(t *testing.T, proto string, c *http.Client) {
+		url := p.secure + "/by/" + proto
+		twice(t, c, url)
+		check(t, url, proto, "1.3")
+	})
+	twice(t, http.DefaultClient, p.front+"/clear")
+	check(t, p.front+"/clear", "HTTP/1.1", "")
 }
 
 func TestTermDrainsEveryProtocol(t *testing.T) {

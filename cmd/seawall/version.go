@@ -25,7 +25,8 @@ type build struct {
 // noted are the modules whose version a report of trouble should tell.
 func noted() []string {
 	return []string{
-		"github.com/dgraph-io/ristretto/v2", "github.com/dunglas/httpsfv", "github.com/goccy/go-yaml",
+		"github.com/andybalholm/brotli", "github.com/dgraph-io/ristretto/v2", "github.com/dunglas/httpsfv", "github.com/goccy/go-yaml",
+		"github.com/golang-jwt/jwt/v5", "github.com/klauspost/compress", "github.com/nats-io/nats-server/v2",
 		"github.com/pquerna/cachecontrol", "github.com/prometheus/client_golang", "github.com/quic-go/quic-go", "github.com/tetratelabs/wazero", "golang.org/x/net", "golang.org/x/sys",
 	}
 }
