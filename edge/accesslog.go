@@ -77,6 +77,7 @@ type AccessLog struct {
 	queued  atomic.Int64  // bytes in published slots
 	dropped atomic.Uint64
 	closed  atomic.Bool
+	second  atomic.Pointer[second] // of the last line
 
 	state atomic.Uint32 // of the drainer: who changes it to logAwake sends on wake
 	wake  chan struct{} // capacity 1
@@ -134,7 +135,7 @@ func (l *AccessLog) Append(r *Record) {
 		if slot.line == nil {
 			slot.line = make([]byte, 0, lineBytes)
 		}
-		slot.line = appendRecord(slot.line[:0], r, l.format)
+		slot.line = appendRecord(slot.line[:0], r, l.format, l.secondOf(r.Time))
 		l.queued.Add(int64(len(slot.line)))
 	} else {
 		slot.line = slot.line[:0]
@@ -144,6 +145,38 @@ func (l *AccessLog) Append(r *Record) {
 	if state := l.state.Load(); state == logAsleep || state == logResting && l.many(ticket) {
 		l.rouse(state)
 	}
+}
+
+// second is the text of one: the lines of a busy node share it.
+type second struct {
+	unix int64
+	text [20]byte // "2006-01-02T15:04:05."
+}
+
+// secondOf returns the text of t's second.
+func (l *AccessLog) secondOf(t time.Time) *second {
+	if kept := l.second.Load(); kept != nil && kept.unix == t.Unix() {
+		return kept
+	}
+	made := newSecond(t)
+	l.second.Store(made)
+	return made
+}
+
+// newSecond makes it by hand, since AppendFormat interprets its layout. A year
+// beyond four digits loses those in front.
+func newSecond(t time.Time) *second {
+	s := &second{unix: t.Unix()}
+	t = t.UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	digits(s.text[0:5], year, '-')
+	digits(s.text[5:8], int(month), '-')
+	digits(s.text[8:11], day, 'T')
+	digits(s.text[11:14], hour, ':')
+	digits(s.text[14:17], minute, ':')
+	digits(s.text[17:20], second, '.')
+	return s
 }
 
 // half is how many lines are too many to rest on.
@@ -274,10 +307,10 @@ const (
 	maxValue  = 256
 )
 
-// appendRecord appends r as one line, with its line feed.
-func appendRecord(b []byte, r *Record, format LogFormat) []byte {
+// appendRecord appends r as one line, with its line feed. at is its second.
+func appendRecord(b []byte, r *Record, format LogFormat, at *second) []byte {
 	e := encoder{b: b, json: format == LogJSON}
-	e.time(r.Time)
+	e.time(at, r.Time.Nanosecond())
 	if r.ID == "" && r.number != 0 {
 		e.name(" id=", `,"id":"`)
 		e.b = appendHex(e.b, r.number)
@@ -331,22 +364,13 @@ func (e *encoder) quote() {
 	}
 }
 
-// time writes t in UTC to the millisecond (RFC 3339), as the first field. By
-// hand, since AppendFormat interprets its layout for every line.
-func (e *encoder) time(t time.Time) {
+// time writes a second and what has passed of it, to the millisecond and in UTC
+// (RFC 3339), as the first field.
+func (e *encoder) time(at *second, nanoseconds int) {
 	e.name("time=", `{"time":"`)
-	t = t.UTC()
-	year, month, day := t.Date()
-	hour, minute, second := t.Clock()
-	var d [24]byte
-	digits(d[0:5], year, '-')
-	digits(d[5:8], int(month), '-')
-	digits(d[8:11], day, 'T')
-	digits(d[11:14], hour, ':')
-	digits(d[14:17], minute, ':')
-	digits(d[17:20], second, '.')
-	digits(d[20:24], t.Nanosecond()/1e6, 'Z')
-	e.b = append(e.b, d[:]...)
+	var d [4]byte
+	digits(d[:], nanoseconds/1e6, 'Z')
+	e.b = append(append(e.b, at.text[:]...), d[:]...)
 	e.quote()
 }
 
@@ -423,6 +447,27 @@ func plain(v string) bool {
 	return true
 }
 
+// span is how many bytes at the beginning of v can stand between quotes as they
+// are. Nearly always that is all of them, so it looks at eight at once.
+func span(v string) int {
+	const each, top = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(v); i += 8 {
+		x := uint64(v[i]) | uint64(v[i+1])<<8 | uint64(v[i+2])<<16 | uint64(v[i+3])<<24 |
+			uint64(v[i+4])<<32 | uint64(v[i+5])<<40 | uint64(v[i+6])<<48 | uint64(v[i+7])<<56
+		// With no byte's top bit set, y-each has that bit where y's byte is 0, and
+		// perhaps in bytes above such a one: none is missed.
+		quote, slash, del := x^each*'"', x^each*'\\', x^each*0x7f
+		if (x|(x-each*' ')|(quote-each)|(slash-each)|(del-each))&top != 0 {
+			break
+		}
+	}
+	for i < len(v) && asIs(v[i]) {
+		i++
+	}
+	return i
+}
+
 // asIs reports whether c can stand between quotes in either format.
 func asIs(c byte) bool { return c >= ' ' && c < 0x7f && c != '"' && c != '\\' }
 
@@ -438,9 +483,7 @@ func (e *encoder) escape(v string, limit int) {
 	}
 	for i := 0; i < len(v); {
 		from := i
-		for i < len(v) && asIs(v[i]) {
-			i++
-		}
+		i += span(v[i:])
 		e.b = append(e.b, v[from:i]...)
 		if i == len(v) {
 			break

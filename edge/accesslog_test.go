@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -59,7 +60,7 @@ func TestAccessLogLines(t *testing.T) {
 			`..." status=0 bytes=0 duration=0.000000 first_byte=0.000000 outcome=hit`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := string(appendRecord(nil, c.record, c.format))
+			got := string(appendRecord(nil, c.record, c.format, newSecond(c.record.Time)))
 			if got != c.want+"\n" {
 				t.Errorf("record %+v\ngot  %s\nwant %s", c.record, got, c.want)
 			}
@@ -69,6 +70,68 @@ func TestAccessLogLines(t *testing.T) {
 
 // Whatever a client sends, a JSON line parses and a text line is one line of
 // printable ASCII.
+// Lines share the text of their second, and of no other.
+func TestAccessLogSeconds(t *testing.T) {
+	var out bytes.Buffer
+	l := NewAccessLog(&out, LogText, 0)
+	begin := time.Date(2026, 12, 31, 23, 59, 59, 998e6, time.UTC)
+	var want []string
+	for _, later := range []time.Duration{0, time.Millisecond, 2 * time.Millisecond, time.Second, -time.Hour, 0, 24 * time.Hour} {
+		at := begin.Add(later)
+		l.Append(&Record{Time: at.In(time.FixedZone("", -3600))})
+		want = append(want, "time="+at.Format("2006-01-02T15:04:05.000Z"))
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i, line := range strings.Split(strings.TrimSpace(out.String()), "\n") {
+		if got, _, _ := strings.Cut(line, " "); got != want[i] {
+			t.Errorf("line %d: got %s, want %s", i, got, want[i])
+		}
+	}
+}
+
+// What eight bytes at once say is what each of them says.
+func TestSpanIsWhatEachByteSays(t *testing.T) {
+	check := func(v []byte) {
+		t.Helper()
+		want := 0
+		for want < len(v) && asIs(v[want]) {
+			want++
+		}
+		if got := span(string(v)); got != want {
+			t.Fatalf("%q: got %d, want %d", v, got, want)
+		}
+	}
+	for c := range 256 {
+		for length := range 19 {
+			v := bytes.Repeat([]byte{'a'}, length)
+			check(v)
+			for at := range v {
+				v[at] = byte(c)
+				check(v)
+				for next := at + 1; next < len(v); next++ {
+					v[next] = byte(c ^ 1)
+					check(v)
+					v[next] = 'a'
+				}
+				v[at] = 'a'
+			}
+		}
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 100_000 {
+		v := make([]byte, random.IntN(40))
+		for i := range v {
+			v[i] = byte(random.IntN(256))
+			if random.IntN(8) > 0 {
+				v[i] = ' ' + v[i]%0x5f
+			}
+		}
+		check(v)
+	}
+}
+
 func FuzzAccessLog(f *testing.F) {
 	f.Add("/a?b", "example.com", "curl/8 (x=\"y\")")
 	f.Add("\xab", "\xc2", "") // a character in two halves is none
@@ -76,7 +139,7 @@ func FuzzAccessLog(f *testing.F) {
 	f.Fuzz(func(t *testing.T, target, host, agent string) {
 		r := sampleRecord()
 		r.Target, r.Host, r.UserAgent, r.Method, r.Detail = target, host, agent, agent, host
-		line := appendRecord(nil, r, LogJSON)
+		line := appendRecord(nil, r, LogJSON, newSecond(r.Time))
 		var got struct {
 			URL    string
 			Status int
@@ -91,7 +154,7 @@ func FuzzAccessLog(f *testing.F) {
 			len(host) <= maxValue && len(target) <= maxTarget && got.URL != want {
 			t.Fatalf("url: got %q, want %q", got.URL, want)
 		}
-		text := appendRecord(nil, r, LogText)
+		text := appendRecord(nil, r, LogText, newSecond(r.Time))
 		if i := bytes.IndexFunc(text[:len(text)-1], func(r rune) bool { return r < ' ' || r > '~' }); i >= 0 {
 			t.Fatalf("byte %d of the text line is not printable: %q", i, text)
 		}
@@ -281,8 +344,9 @@ func BenchmarkAccessLogAppend(b *testing.B) {
 
 func BenchmarkAppendRecord(b *testing.B) {
 	r, buf := sampleRecord(), make([]byte, 0, 1024)
+	at := newSecond(r.Time) // lines share it
 	b.ReportAllocs()
 	for b.Loop() {
-		buf = appendRecord(buf[:0], r, LogJSON)
+		buf = appendRecord(buf[:0], r, LogJSON, at)
 	}
 }

@@ -51,6 +51,7 @@ type exchange struct {
 	sent       int     // the status sent, 0 while none was
 	bytes      int64
 	firstByte  time.Duration
+	held       bool // all of it is net/http's to send when the exchange has ended
 	originTime time.Duration
 	origin     *server     // that answered, nil when none was asked
 	uncached   bool        // the origin was told that nothing but this client gets its answer
@@ -358,7 +359,10 @@ func protocol(r *http.Request) Proto {
 func (x *exchange) end() {
 	x.endCalled()
 	x.endCoded()
-	took := time.Since(x.now)
+	took := x.firstByte
+	if !x.held {
+		took = time.Since(x.now)
+	}
 	if x.site != nil {
 		x.site.stats.Count(x.outcome, protocol(x.r), x.sent, x.bytes, took)
 	}

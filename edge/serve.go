@@ -81,6 +81,7 @@ func (x *exchange) send(o *Object, from readFrom, length []string) {
 		if len(p) > 0 {
 			x.write(p)
 		}
+		x.held = x.counted(size) // looking at the time once more would tell nothing
 	} else {
 		r := from.Reader(0, -1)
 		defer r.Close()
