@@ -243,6 +243,11 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
+// SetDeadline is for who hijacked the connection.
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.Conn.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
 // judge counts b if it begins an error response.
 func (c *conn) judge(b []byte) {
 	line, found := bytes.CutPrefix(b, []byte("HTTP/1.1 "))
@@ -254,19 +259,20 @@ func (c *conn) judge(b []byte) {
 	c.s.words.warn("malformed request", "client", c.RemoteAddr().String(), "answer", string(line[:min(len(line), 120)]))
 }
 
-// ReadFrom lets net/http copy from a file or socket within the kernel; it does
-// so only while a handler runs. It copies in pieces, as Write does.
+// ReadFrom lets net/http copy from a file within the kernel, in pieces, as Write
+// does. What is read elsewhere may have to be waited for, for longer than a client
+// may take for a piece.
 func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	to, ok := c.Conn.(io.ReaderFrom)
-	if !ok {
-		return io.Copy(struct{ io.Writer }{c}, r)
-	}
-	if c.timed.Load() {
+	if ok && c.timed.Load() {
 		return to.ReadFrom(r)
 	}
 	whole, limited := r.(*io.LimitedReader) // the kernel's copy sees through one of them, not two
 	if !limited {
 		whole = &io.LimitedReader{R: r, N: math.MaxInt64}
+	}
+	if _, file := whole.R.(*os.File); !file || !ok {
+		return io.Copy(struct{ io.Writer }{c}, r)
 	}
 	var all int64
 	for {

@@ -1,11 +1,14 @@
 package listen
 
 import (
+	"bufio"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,7 +60,7 @@ func TestHandlersThatTakeLongAreNotReset(t *testing.T) {
 	for _, p := range protocols[2:] {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			n := startFull(t, &Server{WriteTimeout: 200 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n := startFull(t, &Server{WriteTimeout: 400 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/long" {
 					<-time.After(time.Second) // more than net/http's deadline of a stream
 				}
@@ -168,4 +171,139 @@ func TestClockLetsGoOfItsConnection(t *testing.T) {
 		runtime.GC()
 		return forgotten.Load()
 	})
+}
+
+// A client that takes nothing of its connection holds no handler, with as many as
+// it may have, whatever they do when their deadlines are moved.
+func TestConnectionsThatTakeNothingHoldNoHandler(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		window uint32
+		waits  time.Duration
+	}{
+		{"connection full", 1 << 30, 0},
+		{"connection full when all take long", 1 << 30, 500 * time.Millisecond},
+		{"no window", 0, 0},
+		{"no window when all take long", 0, 500 * time.Millisecond},
+	} {
+		for _, p := range protocols[2:4] {
+			t.Run(row.name+"/"+p.name, func(t *testing.T) {
+				t.Parallel()
+				var begun, ended atomic.Int64
+				n := startFull(t, &Server{WriteTimeout: 150 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					begun.Add(1)
+					defer ended.Add(1)
+					<-time.After(row.waits)
+					for range 1000 {
+						if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+							return
+						}
+					}
+					t.Error("all was written, want an error")
+				})})
+				f := n.dialSecond(t, p, http2.Setting{ID: http2.SettingInitialWindowSize, Val: row.window})
+				f.WriteWindowUpdate(0, 1<<30)
+				for i := range uint32(maxStreams) {
+					f.send(2*i+1, request(nil))
+				}
+				until(t, "all have begun and ended", func() bool { return begun.Load() == maxStreams && ended.Load() == maxStreams })
+			})
+		}
+	}
+}
+
+// Nothing touches a stream when its handler has returned or panicked: net/http
+// gives its state to another. The race detector sees what does.
+func TestNothingTouchesStreamsThatAreOver(t *testing.T) {
+	const most = 8 * time.Millisecond
+	for _, p := range protocols[2:] {
+		t.Run(p.name, func(t *testing.T) {
+			n := startFull(t, &Server{WriteTimeout: most, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				rc := http.NewResponseController(w)
+				if rand.IntN(3) == 0 {
+					rc.SetReadDeadline(time.Now().Add(rand.N(2 * most)))
+				}
+				if rand.IntN(3) == 0 {
+					rc.SetWriteDeadline(time.Now().Add(rand.N(2 * most)))
+				}
+				<-time.After(rand.N(most * 3 / 2))
+				switch rand.IntN(5) {
+				case 0:
+					panic(http.ErrAbortHandler)
+				case 1:
+					rc.Flush()
+				case 2:
+					w.Write(make([]byte, 2*heldBytes))
+				default:
+					w.Write([]byte("ten bytes."))
+				}
+			})})
+			c, url := p.client(t, n)
+			c.Timeout = 2 * time.Second
+			var wait sync.WaitGroup
+			var answers atomic.Int64
+			for range 20 {
+				wait.Go(func() {
+					for range 20 {
+						if res, err := c.Get(url); err == nil {
+							answers.Add(1)
+							io.Copy(io.Discard, res.Body)
+							res.Body.Close()
+						}
+					}
+				})
+			}
+			wait.Wait()
+			if answers.Load() == 0 {
+				t.Error("no request was answered")
+			}
+		})
+	}
+}
+
+// A stream that is used now and then may last, as a tunnel does, whatever
+// net/http's deadline of it was at first.
+func TestStreamsMayLast(t *testing.T) {
+	for _, p := range protocols[2:] {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			n := startFull(t, &Server{WriteTimeout: 500 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				rc := http.NewResponseController(w)
+				rc.Flush()
+				for b := make([]byte, 64); ; {
+					n, err := r.Body.Read(b)
+					if _, err := w.Write(b[:n]); err != nil || rc.Flush() != nil {
+						t.Errorf("written with %v", err)
+						return
+					}
+					if err != nil {
+						if err != io.EOF {
+							t.Errorf("read with %v", err)
+						}
+						return
+					}
+				}
+			})})
+			c, url := p.client(t, n)
+			said, say := io.Pipe()
+			defer say.Close()
+			res, err := c.Post(url, "", said)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			in := bufio.NewReader(res.Body)
+			for range 2 {
+				<-time.After(700 * time.Millisecond)
+				io.WriteString(say, "a line\n")
+				if got, err := in.ReadString('\n'); got != "a line\n" {
+					t.Fatalf("heard %q, %v; want a line", got, err)
+				}
+			}
+			say.Close()
+			if rest, err := io.ReadAll(res.Body); len(rest) > 0 || err != nil {
+				t.Errorf("at the end %q, %v; want nothing", rest, err)
+			}
+		})
+	}
 }

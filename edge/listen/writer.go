@@ -28,6 +28,7 @@ type timedWriter struct {
 
 	mu    sync.Mutex
 	timed time.Time // the handler's deadline; zero is none; guarded by mu
+	cut   bool      // the stream's own write deadline is one that has passed; guarded by mu
 	due   time.Time // when the write under way is to end; zero while there is none; guarded by mu
 	read  time.Time // when reads are to end; zero is never; guarded by mu
 }
@@ -103,16 +104,17 @@ func (w *timedWriter) SetWriteDeadline(t time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.timed = t
-	left := time.Until(t)
-	if !t.IsZero() && left <= 0 {
-		return w.setWriteDeadline(longAgo())
+	if !t.IsZero() && time.Until(t) <= 0 {
+		return w.cutLocked()
 	}
-	if w.request.ProtoMajor == 3 && t.IsZero() {
-		return w.setWriteDeadline(t) // one that has passed may be taken back
+	if w.cut && w.request.ProtoMajor == 3 { // one that has passed may be taken back
+		w.cut = false
+		if err := w.setWriteDeadline(time.Time{}); err != nil {
+			return err
+		}
 	}
-	if !w.due.IsZero() && !t.IsZero() {
-		w.due = t
-		w.timer.Reset(left)
+	if !w.due.IsZero() {
+		w.startLocked()
 	}
 	return nil
 }
@@ -167,14 +169,28 @@ func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *timedWriter) arm() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.startLocked()
+}
+
+// startLocked gives the write under way its time.
+func (w *timedWriter) startLocked() {
 	if w.due = w.timed; w.due.IsZero() {
 		w.due = time.Now().Add(w.s.WriteTimeout)
 	}
-	if left := time.Until(w.due); w.timer == nil {
+	switch left := time.Until(w.due); {
+	case left <= 0:
+		_ = w.cutLocked() // a stream without deadlines fails at Write
+	case w.timer == nil:
 		w.timer = time.AfterFunc(left, w.expired)
-	} else {
+	default:
 		w.timer.Reset(left)
 	}
+}
+
+// cutLocked ends the write under way and those that come, in HTTP/2 the stream.
+func (w *timedWriter) cutLocked() error {
+	w.cut = true
+	return w.setWriteDeadline(longAgo())
 }
 
 // disarm returns when expired is not running and will do nothing any more: the
@@ -182,20 +198,24 @@ func (w *timedWriter) arm() {
 func (w *timedWriter) disarm() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.timer.Stop()
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 	w.due = time.Time{}
 }
 
-// expired ends the write that is under way, unless its time was set again.
+// expired ends the write that is under way, unless its time was set again. A
+// handler that times its own writes is told, and counts them.
 func (w *timedWriter) expired() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.due.IsZero() || time.Until(w.due) > 0 {
 		return
 	}
-	w.due = time.Time{}
-	_ = w.setWriteDeadline(longAgo()) // ends the stream in HTTP/2, the write in HTTP/3
-	w.s.Count(Stalled)
+	_ = w.cutLocked() // a stream without deadlines fails at Write
+	if w.timed.IsZero() {
+		w.s.Count(Stalled)
+	}
 }
 
 // begin is for before the handler.
