@@ -39,7 +39,7 @@ func (x *exchange) stream(r *store.Reader, to io.Writer) bool {
 		r.Close() // no cut after this, so none can end the next answer's write
 		s.untimed()
 	}()
-	r.OnCut = s.cutOff
+	r.OnCut(s.cutOff)
 	for {
 		if r.Waiting() {
 			s.timed()

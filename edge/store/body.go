@@ -211,8 +211,8 @@ func (b *Body) cutOff(r *Reader, off int64) {
 	if b.stalled != nil {
 		b.stalled.Add(1)
 	}
-	if r.OnCut != nil {
-		r.OnCut()
+	if r.onCut != nil {
+		r.onCut()
 	}
 }
 
@@ -480,10 +480,16 @@ type Reader struct {
 	// for those who still read it.
 	dropped atomic.Bool
 
-	// OnCut, if set before the first Next, is called once when the reader is
-	// cut because it held up the others, so that a write it is stuck in can be
-	// ended. It must not block.
-	OnCut func()
+	onCut func() // guarded by body.mu; nil: nobody asked
+}
+
+// OnCut has f called once when the reader is cut because it held up the others,
+// so that a write it is stuck in can be ended. f must not block. One that was
+// cut before learns it from Next.
+func (r *Reader) OnCut(f func()) {
+	r.body.mu.Lock()
+	defer r.body.mu.Unlock()
+	r.onCut = f
 }
 
 // Next returns the next bytes, up to a block, waiting for them while the body
@@ -663,8 +669,8 @@ func (b *Body) drop() {
 		if b.stalled != nil {
 			b.stalled.Add(1)
 		}
-		if r.OnCut != nil {
-			r.OnCut()
+		if r.onCut != nil {
+			r.onCut()
 		}
 	}
 }

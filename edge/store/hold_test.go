@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -392,4 +394,32 @@ func TestStoredBodyKeepsNoFill(t *testing.T) {
 		}
 	}
 	t.Error("the fill is held by what it brought")
+}
+
+// A reader is in the list from when it is taken on, and may be cut before, or
+// while, its user says what that is to do.
+func TestReadersAreCutWhileTheyBegin(t *testing.T) {
+	for _, how := range []string{"dropped", "stalled"} {
+		t.Run(how, func(t *testing.T) {
+			b := NewBody(make([]byte, 2*blockSize))
+			cut := func() { b.leave(func(int64) bool { return false }) }
+			if how == "stalled" {
+				b = newGrowing(-1, nil)
+				cut = nil
+			}
+			r := b.Reader(0, -1)
+			defer r.Close()
+			if cut == nil {
+				cut = func() { b.cutOff(r, 0) }
+			}
+			var told atomic.Int32
+			var wait sync.WaitGroup
+			wait.Go(cut)
+			r.OnCut(func() { told.Add(1) })
+			wait.Wait()
+			if _, err := r.Next(t.Context()); err != ErrStalled || told.Load() > 1 {
+				t.Errorf("the reader got %v and was told %d times, want %v and once at most", err, told.Load(), ErrStalled)
+			}
+		})
+	}
 }
