@@ -80,15 +80,17 @@ func (p *pagemap) tells() bool {
 	before, ok := faults()
 	space[size] = 1 + space[0]
 	after, ok2 := faults()
-	return ok && ok2 && after > before && t.read() && !t.written(0) && t.written(1) && !t.written(2)
+	return ok && ok2 && after != before && t.read() && !t.written(0) && t.written(1) && !t.written(2)
 }
 
 // faults returns how many page faults of this process the kernel has handled,
-// of all its threads, those that have ended too. It never becomes less.
+// of all its threads, those that have ended too. It never becomes less, but for
+// processors of 32 bits, where it begins anew after 2³²: only whether it is the
+// same says anything.
 func faults() (int64, bool) {
 	var u unix.Rusage
 	err := unix.Getrusage(unix.RUSAGE_SELF, &u)
-	return u.Minflt + u.Majflt, err == nil
+	return int64(u.Minflt) + int64(u.Majflt), err == nil
 }
 
 // image is a file in memory that has a snapshot.
@@ -144,7 +146,7 @@ func (i *image) attach(memory experimental.LinearMemory) (*tracker, error) {
 		return nil, err
 	}
 	size := os.Getpagesize()
-	return &tracker{pages: i.pages, size: size, at: int64(uintptr(start)) / int64(size) * pageEntry, entries: make([]byte, i.size/size*pageEntry), faults: -1}, nil
+	return &tracker{pages: i.pages, size: size, at: int64(uintptr(start)) / int64(size) * pageEntry, entries: make([]byte, i.size/size*pageEntry)}, nil
 }
 
 // tracker finds what was written of one memory.
@@ -154,7 +156,8 @@ type tracker struct {
 	at      int64 // where its entries begin
 	entries []byte
 
-	faults int64     // of the process, before the last look; negative: not known
+	known  bool      // what follows is
+	faults int64     // of the process, before the last look
 	own    []stretch // of the memory, as of the last look: what was written
 }
 
@@ -177,10 +180,10 @@ func (t *tracker) written(page int) bool {
 // again the next time.
 func (t *tracker) look() bool {
 	now, ok := faults()
-	if ok && now == t.faults {
+	if ok && t.known && now == t.faults {
 		return true
 	}
-	t.faults = -1
+	t.known = false
 	if !t.read() {
 		return false
 	}
@@ -196,9 +199,7 @@ func (t *tracker) look() bool {
 			t.own = append(t.own, stretch{at, at + t.size})
 		}
 	}
-	if ok {
-		t.faults = now
-	}
+	t.known, t.faults = ok, now
 	return true
 }
 
