@@ -148,6 +148,15 @@ func (v fields) value(name fieldName) (string, bool) {
 	return strings.Join(values, ", "), true
 }
 
+// has reports whether there is such a field.
+func (v fields) has(name fieldName) bool {
+	name = v.canonical(name)
+	if strings.HasPrefix(name.lower, ":") {
+		return slices.Contains(v.pseudoNames(), name.lower) && v.pseudo(name.lower) != ""
+	}
+	return len((*v.header)[name.key]) > 0
+}
+
 // change is a way to change a field.
 type change uint8
 

@@ -135,7 +135,7 @@ func changeField(g *guest, f *frame, c change) uint32 {
 	if c != remove {
 		has := g.count(v)
 		g.debt += countWork * has.n
-		if c == add && has.n >= maxFields {
+		if has.n >= maxFields && (c == add || !v.has(g.name(f.in[0]))) {
 			return statusBadArgument
 		}
 		room -= has.size

@@ -267,6 +267,33 @@ func TestManyFieldsAreBounded(t *testing.T) {
 	}
 }
 
+// TestManyReplacedFieldsAreBounded has fields replaced that were not there.
+func TestManyReplacedFieldsAreBounded(t *testing.T) {
+	s := newServices()
+	s.fieldLimit = 1 << 20
+	_, m, st := inCallback(t, s, requestHeaders)
+	replace := hostFuncs()["proxy_replace_header_map_value"]
+	set := func(name, value string) uint32 {
+		m.mod.Memory().WriteString(0x1000, name)
+		m.mod.Memory().WriteString(0x2000, value)
+		return replace.enter(m.ctx, []uint64{0, 0x1000, uint64(len(name)), 0x2000, uint64(len(value))})
+	}
+	refused := 0
+	for i := range 2 * maxFields {
+		if set(fmt.Sprint("x-", i), "") == statusBadArgument {
+			refused++
+		}
+	}
+	if n := newFields(&st.x.Request, 0).count(); n != maxFields || refused == 0 {
+		t.Errorf("%d fields, %d refused; want %d", n, refused, maxFields)
+	}
+	for _, name := range []string{"x-0", "host", ":path"} {
+		if got := set(name, "/other"[len("/")*int(flag(name == "host")):]); got != statusOK {
+			t.Errorf("a field that is there, %s: status %d, want %d", name, got, statusOK)
+		}
+	}
+}
+
 func TestUpperHalvesAreIgnored(t *testing.T) {
 	_, m, _ := inCallback(t, newServices(), requestHeaders)
 	m.mod.Memory().WriteString(0x1000, "accept")

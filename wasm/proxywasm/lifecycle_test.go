@@ -271,6 +271,30 @@ func TestOtherStreamsAreOutOfReach(t *testing.T) {
 	same(t, "first request", first, exchange())
 }
 
+// TestHeaderIsPassedWithoutItsCallback has a guest change headers when the
+// content comes: they are their owners' then, also when it was never asked.
+func TestHeaderIsPassedWithoutItsCallback(t *testing.T) {
+	for _, in := range []string{"request_body", "request_trailers", "response_body", "response_trailers"} {
+		side, mine := 0, "request"
+		if strings.HasPrefix(in, "response") {
+			side, mine = 1, "response"
+		}
+		h := newHost(t)
+		g, m := h.run(script{allocator: "malloc", callbacks: calls{"proxy_on_" + in: {
+			call("add_header_map_value", 2*side, "x-a", "b"), call("remove_header_map_value", 2*side, "accept"), call("set_header_map_pairs", 2*side, ""),
+		}}}, newServices())
+		x := exchange()
+		x.Request.Trailer, x.Response.Trailer = http.Header{"T": {"v"}}, http.Header{"T": {"v"}}
+		s := must[abi.Stream](t)(g.Begin(x))
+		run := map[string]func() (abi.Action, error){
+			"request_body": s.RequestBody, "request_trailers": s.RequestTrailers, "response_body": s.ResponseBody, "response_trailers": s.ResponseTrailers,
+		}[in]
+		must[abi.Action](t)(run())
+		same(t, in, h.results(m, "proxy_on_"+in), []string{"2", "2", "2"})
+		same(t, mine+" header", [...]http.Header{x.Request.Header, x.Response.Header}[side], [...]http.Header{exchange().Request.Header, exchange().Response.Header}[side])
+	}
+}
+
 func TestStopEndsTheCallbacks(t *testing.T) {
 	h := newHost(t)
 	c := all()

@@ -124,6 +124,7 @@ func (s *stream) body(p phase, c, trailers callback) (abi.Action, error) {
 		return abi.Stop, s.g.failed
 	}
 	m := s.message(p.side())
+	s.passed[p.side()] = true // also when the guest has no callback for it
 	return s.callback(p, c, uint64(s.id), uint64(len(m.Body)), flag(lastPart(m, trailers)))
 }
 
@@ -132,6 +133,7 @@ func (s *stream) trailer(p phase, c callback) (abi.Action, error) {
 		return abi.Stop, s.g.failed
 	}
 	m := s.message(p.side())
+	s.passed[p.side()] = true
 	return s.callback(p, c, uint64(s.id), uint64(count(m.Trailer)))
 }
 
