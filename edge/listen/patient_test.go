@@ -3,6 +3,7 @@ package listen
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -129,13 +130,13 @@ func TestWriteGoesOnWhereATimerEndedItTooEarly(t *testing.T) {
 					c.Close()
 				}()
 				var got []byte
-				for {
-					time.Sleep(3 * time.Second)
+				for { // some is taken before the timer fires
 					b := make([]byte, 3)
 					n, err := peer.Read(b)
 					if got = append(got, b[:n]...); err != nil {
 						break
 					}
+					time.Sleep(3 * time.Second)
 				}
 				if string(got) != "0123456789" {
 					t.Errorf("got %q, want 0123456789", got)
@@ -226,4 +227,87 @@ func TestTimersAreLeftAlone(t *testing.T) {
 			t.Errorf("timers set %d and %d times, want once each", in, out)
 		}
 	})
+}
+
+// TestDeadlinesLoseNothing sets deadlines of all kinds while bytes go around a
+// socket: each comes once, in order, and no call is forgotten.
+func TestDeadlinesLoseNothing(t *testing.T) {
+	const total = 1 << 20
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	far, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newPatient(near.(transport))
+	defer c.Close()
+	go func() {
+		defer far.Close()
+		io.Copy(far, struct{ io.Reader }{far}) // it says again what it hears
+	}()
+	stop := make(chan struct{})
+	var wait sync.WaitGroup
+	for _, set := range []func(time.Time) error{c.SetReadDeadline, c.SetWriteDeadline, c.SetDeadline} {
+		wait.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(rand.N(200 * time.Microsecond)):
+				}
+				kinds := []time.Time{{}, time.Unix(1, 0), time.Now(), time.Now().Add(rand.N(time.Millisecond)), time.Now().Add(time.Hour)}
+				set(kinds[rand.IntN(len(kinds))])
+			}
+		})
+	}
+	at := func(i int) byte { return byte(i * 31 >> 3) }
+	wait.Go(func() {
+		for sent := 0; sent < total; {
+			b := make([]byte, min(total-sent, 1+rand.IntN(5000)))
+			for i := range b {
+				b[i] = at(sent + i)
+			}
+			var n int64
+			var err error
+			if rand.IntN(2) == 0 {
+				n, err = c.ReadFrom(&net.Buffers{b[:len(b)/3], b[len(b)/3:]})
+			} else {
+				var few int
+				few, err = c.Write(b)
+				n = int64(few)
+			}
+			if sent += int(n); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("written with %v", err)
+				return
+			}
+		}
+	})
+	for heard, b := 0, make([]byte, 3000); heard < total; {
+		n, err := c.Read(b)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("read with %v", err)
+		}
+		for i := range n {
+			if b[i] != at(heard+i) {
+				t.Fatalf("byte %d is %d, want %d", heard+i, b[i], at(heard+i))
+			}
+		}
+		heard += n
+	}
+	close(stop)
+	wait.Wait()
+	c.SetReadDeadline(time.Time{})
+	ended := make(chan error, 1)
+	go func() { _, err := c.Read(make([]byte, 1)); ended <- err }()
+	c.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("at the end read with %v, want a deadline exceeded", err)
+	}
 }
