@@ -46,7 +46,14 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		l.s.open[0].Add(1)
 		if to, ok := raw.(transport); ok {
-			raw = newPatient(to)
+			below := newPatient(to)
+			if l.tls != nil {
+				// TLS writes within Read, too: its handshake, and a new key each
+				// time the client asks for one. Who takes none of them would hold
+				// up Read, and then Close, for ever.
+				below.most = l.s.WriteTimeout
+			}
+			raw = below
 		}
 		c := &conn{Conn: raw, s: l.s, who: who, altSvc: l.altSvc}
 		if l.tls != nil {

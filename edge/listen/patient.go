@@ -18,7 +18,8 @@ import (
 // long as that is not too late, and when it fires too early the call goes on.
 type patient struct {
 	transport
-	since time.Time // what deadlines are counted from
+	since time.Time     // what deadlines are counted from
+	most  time.Duration // how long a Write without a deadline may take; 0 is no limit
 	in    deadline
 	out   deadline
 }
@@ -58,6 +59,11 @@ func (c *patient) Read(b []byte) (int, error) {
 func (c *patient) Write(b []byte) (int, error) {
 	c.out.enter()
 	defer c.out.leave()
+	if c.most > 0 && c.out.wanted.Load() == none {
+		if at := int64(time.Since(c.since) + c.most); c.out.wanted.CompareAndSwap(none, at) {
+			defer c.out.wanted.CompareAndSwap(at, none) // unless another was set meanwhile
+		}
+	}
 	var all int
 	for {
 		if c.out.wanted.Load() == past {

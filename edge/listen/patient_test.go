@@ -146,6 +146,47 @@ func TestWriteGoesOnWhereATimerEndedItTooEarly(t *testing.T) {
 	}
 }
 
+// TestWritesThatNobodyTimedEnd where there is a limit. A deadline that is set
+// before or meanwhile is kept.
+func TestWritesThatNobodyTimedEnd(t *testing.T) {
+	for _, row := range []struct {
+		name           string
+		before, during time.Duration // of a deadline, from then; 0: none
+		want           time.Duration
+	}{
+		{"none", 0, 0, time.Minute},
+		{"later", time.Hour, 0, time.Hour},
+		{"sooner", time.Second, 0, time.Second},
+		{"later meanwhile", 0, time.Hour, time.Hour + time.Second},
+		{"sooner meanwhile", 0, time.Second, 2 * time.Second},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			withPatient(t, func(t *testing.T, c *patient, _ *pipe, peer net.Conn) {
+				c.most = time.Minute
+				set := func(d time.Duration) {
+					if d > 0 {
+						c.SetWriteDeadline(time.Now().Add(d))
+					}
+				}
+				set(row.before)
+				began := time.Now()
+				go func() {
+					time.Sleep(time.Second)
+					set(row.during)
+				}()
+				_, err := c.Write([]byte("x"))
+				if took := time.Since(began); took != row.want || !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%v after %v, want a deadline exceeded after %v", err, took, row.want)
+				}
+				synctest.Wait()
+				if left := c.out.wanted.Load(); (left == none) != (row.before+row.during == 0) {
+					t.Errorf("%d is wanted then", left)
+				}
+			})
+		})
+	}
+}
+
 // TestBlocksEndAtTheirTime: what was not taken is left to be written later.
 func TestBlocksEndAtTheirTime(t *testing.T) {
 	withPatient(t, func(t *testing.T, c *patient, _ *pipe, peer net.Conn) {
