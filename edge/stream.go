@@ -16,7 +16,9 @@ import (
 
 const (
 	// writeStall is how long a client may take for one write of a block, or for
-	// a block's bytes of a longer write. One that takes nothing for so long is cut.
+	// a block's bytes of a longer write. One that takes nothing more is cut within
+	// this time, or twice this of a longer write of which it took a block before:
+	// nothing tells when it did.
 	writeStall = 30 * time.Second
 	// stallSlack is how much less it may be: a deadline costs as much as a small
 	// write, so one holds for all writes that begin within this time.

@@ -98,10 +98,11 @@ func checkExact(t *testing.T, server *httptest.Server, proto, method, path, rang
 }
 
 // connection is a client's connection that takes a net.Buffers, at most takes
-// bytes of it before the deadline, when takes is not negative.
+// bytes of it before the deadline, when takes is not negative, and in so many
+// writes, when that is not 0; nothing after.
 type connection struct {
 	sink
-	takes int
+	takes, writes int
 
 	mu       sync.Mutex
 	deadline time.Time
@@ -133,6 +134,9 @@ func (c *connection) ReadFrom(r io.Reader) (int64, error) {
 	most := int64(1 << 62)
 	if c.takes >= 0 {
 		most = int64(c.takes)
+	}
+	if c.writes > 0 && len(c.calls) >= c.writes {
+		most = 0
 	}
 	n, err := io.Copy(&c.got, io.LimitReader(blocks, most))
 	c.calls = append(c.calls, int(n))
@@ -205,14 +209,17 @@ func TestStoredBlocksGoTogether(t *testing.T) {
 func TestSlowClientsOfStoredBodiesAreNotCut(t *testing.T) {
 	const block, size = 64 << 10, 1 << 20
 	for _, tt := range []struct {
-		name  string
-		takes int
-		want  int
-		cut   bool
+		name   string
+		takes  int
+		writes int
+		want   int
+		cut    time.Duration // 0: it is not
 	}{
-		{"a block at a time", block, size, false},
-		{"less than a block", block - 1, block - 1, true},
-		{"nothing", 0, 0, true},
+		{"a block at a time", block, 0, size, 0},
+		{"less than a block", block - 1, 0, block - 1, writeStall},
+		{"nothing", 0, 0, 0, writeStall},
+		{"a block, and nothing more", block, 1, block, 2 * writeStall},
+		{"half of it, and nothing more", block, 8, size / 2, 9 * writeStall},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -222,13 +229,14 @@ func TestSlowClientsOfStoredBodiesAreNotCut(t *testing.T) {
 				h.ServeHTTP(&sink{h: http.Header{}}, request(1))
 				synctest.Wait()
 				c := newConnection(tt.takes)
+				c.writes = tt.writes
 				begun := time.Now()
 				h.ServeHTTP(c, request(1))
 				if got := c.got.String(); got != counted(size)[:tt.want] {
 					t.Errorf("it got %d bytes of %v, want %d", len(got), c.calls, tt.want)
 				}
-				if cut := h.Stats.faults[FaultStalledRead].Load() == 1; cut != tt.cut || cut && time.Since(begun) != writeStall {
-					t.Errorf("cut %t after %v, want %t (after %v)", cut, time.Since(begun), tt.cut, writeStall)
+				if cut := h.Stats.faults[FaultStalledRead].Load() == 1; cut != (tt.cut > 0) || cut && time.Since(begun) != tt.cut {
+					t.Errorf("cut %t after %v, want %t (after %v)", cut, time.Since(begun), tt.cut > 0, tt.cut)
 				}
 				if !c.deadline.IsZero() {
 					t.Errorf("the deadline %v is left on the connection", c.deadline)
