@@ -409,6 +409,12 @@ func TestOriginFunctionsBeforeStoring(t *testing.T) {
 			w := withFunctions(t, o, nil, []program{{lines: c.lines}}, nil)
 			resp1, _ := w.ask(t, "GET", "/a")
 			resp2, body := w.ask(t, "GET", "/a")
+			for range 100 { // the fetch may end a little after its answer has
+				if !strings.Contains(resp2.Header.Get("Cache-Status"), "collapsed") {
+					break
+				}
+				resp2, body = w.ask(t, "GET", "/a")
+			}
 			if !strings.HasPrefix(resp1.Header.Get("Cache-Status"), c.first) || !strings.HasPrefix(resp2.Header.Get("Cache-Status"), c.second) || body != c.body {
 				t.Errorf("got %q, then %q %q; want %q, then %q %q", resp1.Header.Get("Cache-Status"), resp2.Header.Get("Cache-Status"), body, c.first, c.second, c.body)
 			}
@@ -494,10 +500,22 @@ func TestFunctionsCannotHideLoops(t *testing.T) {
 		got = r.Header.Clone()
 		return resp(r, "x"), nil
 	})
-	w := withFunctions(t, o, []program{{lines: "request cdn-loop nobody\nrequest via nobody\n"}}, nil, nil)
-	w.ask(t, "GET", "/a", "CDN-Loop", "other", "Via", "1.1 other")
-	if loop, via := got.Get("Cdn-Loop"), got.Get("Via"); loop != "other, seawall; node=seawall" || via != "1.1 other, 1.1 seawall" {
-		t.Errorf("CDN-Loop %q, Via %q", loop, via)
+	const hides = "request cdn-loop nobody\nrequest via nobody\n"
+	for name, list := range map[string][]program{
+		"one":                      {{lines: hides}},
+		"the first of two":         {{lines: hides}, {lines: ""}},
+		"the second of two":        {{lines: ""}, {lines: hides}},
+		"on a copy":                {{lines: hides, open: true}},
+		"on a copy, then in place": {{lines: hides, open: true}, {lines: hides}},
+		"nobody changes anything":  {{lines: ""}, {lines: "", open: true}},
+		"in place, then on a copy": {{lines: hides}, {lines: hides, open: true}},
+	} {
+		got = nil
+		w := withFunctions(t, o, list, nil, nil)
+		w.ask(t, "GET", "/a", "CDN-Loop", "other", "Via", "1.1 other")
+		if loop, via := got.Get("Cdn-Loop"), got.Get("Via"); loop != "other, seawall; node=seawall" || via != "1.1 other, 1.1 seawall" {
+			t.Errorf("%s: CDN-Loop %q, Via %q", name, loop, via)
+		}
 	}
 }
 
