@@ -374,7 +374,7 @@ func (d *dribble) Read(p []byte) (int, error) {
 
 // What functions make of content is made of identity, and coded behind them.
 func TestFunctionsChangeContentBeforeItIsCoded(t *testing.T) {
-	body := page(20 << 10)
+	body := page(4 << 10) // few callbacks: a loaded machine is no reason to stop one
 	w := withFunctions(t, html(body), []program{{lines: "upper\n", content: true}}, nil, func(c *Config) { c.Sites[0].Encode = new(Encode) })
 	for i, step := range []struct{ accept, coding, tag string }{
 		{"br", "br", `W/"v1~br"`}, {"br", "br", `W/"v1~br"`}, {"gzip", "gzip", `W/"v1~gz"`}, {"identity", "", `W/"v1"`},
