@@ -533,6 +533,31 @@ func (f *flight) reuseOnce(o *Object) {
 	f.refuse(resp)
 }
 
+// endOf reads the content of resp. Where it ends by its length, as in HTTP/1, the
+// end comes with the last bytes: a client that has them all may ask again before
+// the next Read says so, and is to find the object stored.
+func endOf(resp *http.Response) io.Reader {
+	if resp.ProtoMajor != 1 || resp.ContentLength <= 0 {
+		return resp.Body
+	}
+	return &lengthReader{resp.Body, resp.ContentLength}
+}
+
+type lengthReader struct {
+	io.Reader
+	left int64
+}
+
+func (r *lengthReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if r.left -= int64(n); r.left > 0 || err != nil {
+		return n, err
+	}
+	var surplus [1]byte
+	_, _ = r.Reader.Read(surplus[:]) // so that the body sees its end; what is behind is nobody's
+	return n, io.EOF
+}
+
 // ownedBody ends the request to the origin when it is closed.
 type ownedBody struct {
 	io.ReadCloser
@@ -632,7 +657,7 @@ func (f *flight) received(resp *http.Response, asked, got time.Time) {
 		f.h.learn(f.key, header)
 	}
 	f.fill.Resolve(o, resp.ContentLength, v.Names(), true)
-	err := f.fill.Pump(resp.Body, func() any {
+	err := f.fill.Pump(endOf(resp), func() any {
 		if len(resp.Trailer) > 0 {
 			return resp.Trailer
 		}

@@ -368,6 +368,21 @@ func (b *Body) commit(n int) {
 	b.mu.Unlock()
 }
 
+// commitLast is commit for bytes behind which none come: it is left to wake to
+// tell of them.
+func (b *Body) commitLast(n int) {
+	b.mu.Lock()
+	b.have += int64(n)
+	b.mu.Unlock()
+}
+
+// wake lets readers look at what there is.
+func (b *Body) wake() {
+	b.mu.Lock()
+	b.wakeLocked()
+	b.mu.Unlock()
+}
+
 func (b *Body) wakeLocked() {
 	if b.grown != nil {
 		close(b.grown)
@@ -375,9 +390,15 @@ func (b *Body) wakeLocked() {
 	}
 }
 
-// finish settles the body: complete when err is nil and as many bytes came as
-// were declared, else broken. It returns why it is broken.
+// finish is settle and wake.
 func (b *Body) finish(err error, trailer any) error {
+	defer b.wake()
+	return b.settle(err, trailer)
+}
+
+// settle ends the body: complete when err is nil and as many bytes came as
+// were declared, else broken. It returns why it is broken.
+func (b *Body) settle(err error, trailer any) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.settled.Load() {
@@ -394,7 +415,6 @@ func (b *Body) finish(err error, trailer any) error {
 	}
 	b.charge = nil // it holds the fill, and with it all that the fetch needed
 	b.settled.Store(true)
-	b.wakeLocked()
 	return err
 }
 

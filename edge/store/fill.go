@@ -320,7 +320,10 @@ func (f *Fill[M]) Pump(r io.Reader, trailer func() any) error {
 	if err == nil && trailer != nil {
 		last = trailer()
 	}
-	if err = body.finish(err, last); err != nil {
+	// Whoever has the end may ask again at once: it is told when the object is
+	// where that finds it.
+	defer body.wake()
+	if err = body.settle(err, last); err != nil {
 		return err
 	}
 	if f.keep.Load() {
@@ -351,13 +354,14 @@ func (f *Fill[M]) pump(body *Body, r io.Reader) error {
 			// connection (RFC 9112, 6.3).
 			n, err = 0, io.EOF
 		}
-		body.commit(n)
-		if err == io.EOF {
-			return nil
-		}
 		if err != nil {
+			body.commitLast(n)
+			if err == io.EOF {
+				return nil
+			}
 			return err
 		}
+		body.commit(n)
 		if f.keep.Load() && (body.have > f.store.o.MaxObject || body.windowed()) {
 			f.keep.Store(false)
 			body.narrow()
