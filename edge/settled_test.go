@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
 // lateEnd is content whose end is told by a Read of its own, of which the test
@@ -49,47 +50,50 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 func TestWhoHasAllFindsItStored(t *testing.T) {
 	for _, size := range []int{1, 5000, 64 << 10, 64<<10 + 1, 200_000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			text := strings.Repeat("x", size)
-			first := &askedWhenWhole{httptest.NewRecorder(), size, make(chan struct{})}
-			early := false
-			origin := roundTrip(func(r *http.Request) (*http.Response, error) {
-				body := &lateEnd{Reader: strings.NewReader(text), before: func() {
-					select {
-					case <-first.whole:
-						early = true // the client could ask before the end was known
-					default:
-					}
-				}}
-				return &http.Response{
-					StatusCode: 200, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(size), Request: r,
-					Header: http.Header{"Cache-Control": {"max-age=60"}}, Body: io.NopCloser(body),
-				}, nil
+			synctest.Test(t, func(t *testing.T) {
+				text := strings.Repeat("x", size)
+				first := &askedWhenWhole{httptest.NewRecorder(), size, make(chan struct{})}
+				early := false
+				origin := roundTrip(func(r *http.Request) (*http.Response, error) {
+					body := &lateEnd{Reader: strings.NewReader(text), before: func() {
+						synctest.Wait() // the client gets what it can get
+						select {
+						case <-first.whole:
+							early = true // the client could ask before the end was known
+						default:
+						}
+					}}
+					return &http.Response{
+						StatusCode: 200, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(size), Request: r,
+						Header: http.Header{"Cache-Control": {"max-age=60"}}, Body: io.NopCloser(body),
+					}, nil
+				})
+				st, err := NewStore(StoreOptions{Memory: 64 << 20})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer st.Close()
+				h, err := New(Config{Store: st, Sites: []Site{{Name: "one", Origin: origin}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer h.Close()
+				answered := make(chan struct{})
+				go func() {
+					defer close(answered)
+					h.ServeHTTP(first, request(1))
+				}()
+				<-first.whole
+				second := httptest.NewRecorder()
+				h.ServeHTTP(second, request(1))
+				<-answered
+				if got := second.Header().Get("Cache-Status"); !strings.HasPrefix(got, "seawall; hit") || early {
+					t.Errorf("asked again: got %q, before the end was known: %v; want a hit", got, early)
+				}
+				if second.Body.String() != text || first.Body.String() != text {
+					t.Errorf("got %d and %d bytes, want %d", first.Body.Len(), second.Body.Len(), size)
+				}
 			})
-			st, err := NewStore(StoreOptions{Memory: 64 << 20})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer st.Close()
-			h, err := New(Config{Store: st, Sites: []Site{{Name: "one", Origin: origin}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer h.Close()
-			answered := make(chan struct{})
-			go func() {
-				defer close(answered)
-				h.ServeHTTP(first, request(1))
-			}()
-			<-first.whole
-			second := httptest.NewRecorder()
-			h.ServeHTTP(second, request(1))
-			<-answered
-			if got := second.Header().Get("Cache-Status"); !strings.HasPrefix(got, "seawall; hit") || early {
-				t.Errorf("asked again: got %q, before the end was known: %v; want a hit", got, early)
-			}
-			if second.Body.String() != text || first.Body.String() != text {
-				t.Errorf("got %d and %d bytes, want %d", first.Body.Len(), second.Body.Len(), size)
-			}
 		})
 	}
 }
