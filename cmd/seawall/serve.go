@@ -179,7 +179,7 @@ func (c *serveCommand) dataPath() (string, error) {
 // when about as much has been allocated since it last ran: a node's own live
 // heap is a few MiB beside what it stores, and small hits would have it run every
 // thousand of them. Nothing is ever written there, so it takes no memory.
-const heapFloor = 16 * mib
+const heapFloor = 8 * mib
 
 // floor returns what is to be kept for as long as the node serves; nothing where
 // the operator told the collector what to do.
